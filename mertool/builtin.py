@@ -1,0 +1,44 @@
+"""mertool's own extractors and aligners, registered as any plugin's are."""
+
+from __future__ import annotations
+
+from mertool.hookspecs import Register, hookimpl
+
+
+@hookimpl
+def register_extractors(register: Register) -> None:
+    """Text, audio and vision extractors."""
+    register(
+        "minilm",
+        "mertool.extract.text:MiniLM",
+        modality="text",
+        summary="Token states of the packaged all-MiniLM-L6-v2, 384 columns, offline",
+    )
+    register(
+        "bert",
+        "mertool.extract.text:Bert",
+        modality="text",
+        summary="Token states of any Hugging Face encoder (id or local folder)",
+    )
+    register(
+        "mfcc",
+        "mertool.extract.mfcc:Mfcc",
+        modality="audio",
+        summary="13 MFCC with deltas, log energy, F0 and voicing, 100 rows per second",
+    )
+    register(
+        "facemesh",
+        "mertool.extract.facemesh:FaceMesh",
+        modality="vision",
+        summary="68 landmarks with head pose removed, head pose and validity, offline",
+    )
+
+
+@hookimpl
+def register_aligners(register: Register) -> None:
+    """Forced aligners."""
+    register(
+        "pocketsphinx",
+        "mertool.align.sphinx:Pocketsphinx",
+        summary="English forced alignment with the packaged acoustic model, offline",
+    )

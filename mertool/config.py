@@ -1,0 +1,136 @@
+"""Settings: frozen dataclasses, TOML files and `--set section.key=value`, every error at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mertool.errors import DataError, UsageError, did_you_mean
+
+
+def resolve(
+    sections: Mapping[str, type],
+    settings: Sequence[str] = (),
+    base: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Build every section's config object.
+
+    Args:
+        sections: {section: frozen dataclass with defaults for all fields}.
+        settings: "section.key=value" strings; they win over `base`.
+        base: Values of a TOML file, {section: {key: value}}.
+
+    Returns:
+        {section: instance of its dataclass}.
+
+    Raises:
+        UsageError: With all wrong sections, keys and values listed together.
+    """
+    errors: list[str] = []
+    values: dict[str, dict[str, Any]] = {name: {} for name in sections}
+    for section, table in (base or {}).items():
+        if section not in sections:
+            errors.append(f"[{section}]: no such section. {did_you_mean(section, sections)}")
+        elif not isinstance(table, Mapping):
+            errors.append(f"{section}: must be a section of settings, not a value")
+        else:
+            for key, value in table.items():
+                _take(sections[section], section, key, value, values, errors)
+    for setting in settings:
+        name, equals, raw = setting.partition("=")
+        section, dot, key = name.strip().partition(".")
+        if not (equals and dot and key):
+            errors.append(f'"{setting}": settings are written section.key=value')
+        elif section not in sections:
+            errors.append(f"{name}: no such section. {did_you_mean(section, sections)}")
+        else:
+            _take(sections[section], section, key, raw.strip(), values, errors, text=True)
+    built = {}
+    for section, cls in sections.items():
+        try:
+            built[section] = cls(**values[section])
+        except ValueError as error:
+            errors.append(f"{section}: {error}")
+    if errors:
+        count = "A setting is" if len(errors) == 1 else f"{len(errors)} settings are"
+        raise UsageError(
+            f"{count} wrong.",
+            "\n  ".join(errors),
+            "Settings are written --set section.key=value; names and defaults: docs/settings.md",
+        )
+    return built
+
+
+def _take(
+    cls: type,
+    section: str,
+    key: str,
+    value: Any,
+    values: dict[str, dict[str, Any]],
+    errors: list[str],
+    text: bool = False,
+) -> None:
+    types = typing.get_type_hints(cls)
+    if key not in types:
+        errors.append(f"{section}.{key}: no such setting. {did_you_mean(key, types)}")
+        return
+    try:
+        values[section][key] = _convert(value, types[key], text)
+    except ValueError as error:
+        errors.append(f"{section}.{key}: {error}")
+
+
+def _convert(value: Any, kind: Any, text: bool) -> Any:
+    """Turn a command-line string (`text`) or a TOML value into the field's type."""
+    if text and kind is not str:
+        try:
+            value = tomllib.loads(f"v = {value}")["v"]
+        except tomllib.TOMLDecodeError:
+            # A comma list needs no quotes: fusion.targets=text,audio
+            value = [part.strip() for part in value.split(",") if part.strip()]
+            if typing.get_origin(kind) is not tuple:
+                value = value[0] if len(value) == 1 else value
+    if typing.get_origin(kind) is tuple:
+        item = typing.get_args(kind)[0]
+        items = value if isinstance(value, list | tuple) else [value]
+        return tuple(_convert(v, item, False) for v in items)
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise ValueError(f"{value!r} is not {_ARTICLE.get(kind, kind)}")
+    return value
+
+
+_ARTICLE = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+}
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain values of a config object, ready for TOML or JSON."""
+    plain = dataclasses.asdict(config)
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in plain.items()}
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        DataError: The file is missing or is no TOML.
+    """
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise DataError("The config file cannot be read.", f"{path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DataError(
+            "The config file is not valid TOML.", f"{path}: {error}", "Mend that line."
+        ) from error

@@ -1,0 +1,1 @@
+"""The fusion methods that come with mertool, each an ordinary plugin."""

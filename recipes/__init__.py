@@ -1,0 +1,1 @@
+"""Recipes: one folder is one whole reproduction of a published result."""
