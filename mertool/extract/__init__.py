@@ -1,1 +1,11 @@
-"""."""
+"""Raw clips to features: `mertool.extract(sources, out)`.
+
+pipeline.py runs the clips, worker.py does one clip; every other module is one extractor.
+"""
+
+from mertool.extract.pipeline import MODALITIES, PROFILES, ExtractReport, run
+from mertool.stage import callable_stage
+
+__all__ = ["MODALITIES", "PROFILES", "ExtractReport", "run"]
+
+callable_stage(__name__)

@@ -119,6 +119,11 @@ class FeatureFile:
             group["span"][low:high] if text else None,
         )
 
+    def values_of(self, index: int, stream: str, limit: int) -> np.ndarray:
+        """(T, D) the first `limit` rows of a clip, without their times."""
+        low, high = self._offsets[stream][index : index + 2]
+        return self._file[f"streams/{stream}/values"][low : min(high, low + limit)]
+
     def words(self, index: int) -> list[Word]:
         """The words of the clip at `index`."""
         group = self._file["words"]

@@ -1,0 +1,5 @@
+"""`python -m mertool`."""
+
+from mertool.cli import main
+
+main()

@@ -1,0 +1,136 @@
+"""What the commands share: options, how results and notes are printed."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@dataclass
+class State:
+    """What -q, -v and --debug set for this process."""
+
+    quiet: bool = False
+    verbose: bool = False
+    debug: bool = False
+
+
+STATE = State()
+
+
+def _flag(*names: str, text: str) -> Callable:
+    key = names[-1].lstrip("-")
+
+    def keep(_: click.Context, __: click.Parameter, value: bool) -> None:
+        # Only ever switched on: a group and its command may both carry the flag.
+        setattr(STATE, key, getattr(STATE, key) or value)
+
+    return click.option(*names, is_flag=True, expose_value=False, callback=keep, help=text)
+
+
+def command(examples: str) -> Callable[[Callable], click.Command]:
+    """A click command with the options that all have, and examples below its help."""
+
+    def decorate(function: Callable) -> click.Command:
+        function = _flag("--debug", text="Show the traceback of an error.")(function)
+        function = _flag("-v", "--verbose", text="Show every note.")(function)
+        function = _flag("-q", "--quiet", text="No progress and no notes.")(function)
+        epilog = "\b\nExamples:\n" + "\n".join(f"  {e}" for e in examples.strip().splitlines())
+        return click.command(epilog=epilog)(function)
+
+    return decorate
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an existing output.")
+device_option = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu or cuda."
+)
+jobs_option = click.option(
+    "-j", "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes."
+)
+set_option = click.option(
+    "--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE",
+    help="Change a setting; may be given several times. See docs/settings.md.",
+)  # fmt: skip
+
+
+def command_line() -> str:
+    """The command as typed, to be recorded in outputs."""
+    return shlex.join(["mertool", *sys.argv[1:]])
+
+
+def show_progress() -> bool:
+    """Whether progress bars are wanted (they appear on terminals only)."""
+    return not STATE.quiet
+
+
+def say(message: str) -> None:
+    """A message for the user, on stderr."""
+    if not STATE.quiet:
+        click.echo(message, err=True)
+
+
+def print_json(value: Any) -> None:
+    """The one JSON document of --json, on stdout; NaN becomes null."""
+    click.echo(json.dumps(_plain(value), indent=2, ensure_ascii=False, default=_default))
+
+
+def _default(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value.__dict__
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def notes(pairs: Sequence[tuple[str, str]]) -> None:
+    """Notes on single clips: the first few of each kind, all with -v."""
+    shown: dict[str, int] = {}
+    for clip, message in pairs:
+        shown[message] = shown.get(message, 0) + 1
+        if STATE.verbose or shown[message] <= 3:
+            say(f"Note: {clip}: {message}")
+    rest = sum(max(0, n - 3) for n in shown.values())
+    if rest and not STATE.verbose:
+        say(f"Note: {rest} more such notes; -v shows all")
+
+
+def failures(rows: Sequence[tuple[str, str, str]]) -> None:
+    """Clips that failed; shown even with --quiet."""
+    for clip, stage, error in rows[:20]:
+        click.echo(f"Failed: {clip} ({stage}): {error}", err=True)
+    if len(rows) > 20:
+        click.echo(f"Failed: {len(rows) - 20} more; mertool data info lists all", err=True)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]], left: int = 1) -> str:
+    """A plain text table; the first `left` columns are left-aligned, the others right."""
+    cells = [list(header), *[[str(c) for c in row] for row in rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    lines = []
+    for row in cells:
+        parts = [
+            c.ljust(w) if i < left else c.rjust(w)
+            for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(parts).rstrip())
+    lines.insert(1, "  ".join("-" * w for w in widths))
+    return "\n".join(lines)
+
+
+def number(value: float | None) -> str:
+    """A score with four digits; "-" where there is none."""
+    return "-" if value is None or not math.isfinite(value) else f"{value:.4f}"

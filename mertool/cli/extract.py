@@ -1,0 +1,59 @@
+"""`mertool extract`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from mertool.cli import common
+
+
+@common.command("""
+mertool extract videos/ -o feats.h5
+mertool extract videos/ -o feats.h5 -j 4 --resume
+mertool extract speech/ -o audio.h5 --vision none
+mertool extract videos/ -o feats.h5 --text bert --set text.model=./my-bert
+""")
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.option("-o", "--output", required=True, help="The feature file to write.")
+@click.option("--manifest", help="CSV with clip_id, path and more; see docs/manifest.md.")
+@click.option("--profile", default="offline", show_default=True, help="Named set of extractors.")
+@click.option("--text", help='Extractor of the text stream, or "none".')
+@click.option("--audio", help='Extractor of the audio stream, or "none".')
+@click.option("--vision", help='Extractor of the vision stream, or "none".')
+@click.option(
+    "--transcript", type=click.Choice(["sidecar", "none"]), default="sidecar", show_default=True,
+    help="Where a clip's words come from: the manifest or the .txt beside it.",
+)  # fmt: skip
+@common.set_option
+@common.jobs_option
+@click.option("--resume", is_flag=True, help="Go on where a run stopped; try failures again.")
+@common.overwrite_option
+@common.json_option
+def extract(sources: tuple[str, ...], output: str, jobs: int, as_json: bool, **options: Any) -> int:
+    """Turn raw clips into features, in one file.
+
+    SOURCE is a media file, a folder (its manifest.csv is used by itself) or a manifest.
+    """
+    from mertool.extract import run
+
+    report = run(
+        sources, output, jobs=jobs, progress=common.show_progress(),
+        command=common.command_line(), **options,
+    )  # fmt: skip
+    common.notes(report.notes)
+    if report.ignored:
+        common.say(f"Note: {report.ignored} media files are not in the manifest and are ignored")
+    common.failures(report.failures)
+    if as_json:
+        common.print_json(report)
+    else:
+        done = report.clips + len(report.failures) - report.resumed
+        rate = done / report.seconds if report.seconds else 0.0
+        click.echo(
+            f"{report.out}: {report.clips} clips, {len(report.failures)} failed"
+            + (f", {report.resumed} from before" if report.resumed else "")
+            + f" ({report.seconds:.1f} s, {rate:.2f} clips/s)"
+        )
+    return report.exit_code

@@ -1,0 +1,57 @@
+"""`mertool predict`."""
+
+from __future__ import annotations
+
+import click
+
+from mertool.cli import common
+
+
+@common.command("""
+mertool predict runs/mcr clip.mp4
+mertool predict runs/mcr new_videos/ -o scores.csv -j 2
+mertool predict runs/mcr/seed-1111/model.safetensors list.csv
+""")
+@click.argument("run")
+@click.argument("sources", nargs=-1, required=True, metavar="CLIP|FOLDER|CSV|FEATURES...")
+@click.option("-o", "--output", help="CSV file to write.  [default: stdout]")
+@common.jobs_option
+@common.device_option
+@common.overwrite_option
+@common.json_option
+def predict(
+    run: str,
+    sources: tuple[str, ...],
+    output: str | None,
+    jobs: int,
+    device: str,
+    overwrite: bool,
+    as_json: bool,
+) -> int:
+    """Score new clips with a run or with one model.
+
+    The predictions of a run's seeds are averaged. Raw media are extracted and aligned as the training data was. A CSV keeps its columns.
+    """
+    import io
+    from pathlib import Path
+
+    from mertool.predict import run as score
+    from mertool.store import check_output
+    from mertool.train.folder import write_csv, write_text
+
+    if output:
+        check_output(Path(output), overwrite)
+    report = score(run, sources, jobs=jobs, device=device, progress=common.show_progress())
+    common.notes(report.notes)
+    common.failures(report.failures)
+    text = io.StringIO()
+    write_csv(text, report.rows)
+    if output:
+        write_text(Path(output), text.getvalue())
+    if as_json:
+        common.print_json(report)
+    elif output:
+        click.echo(f"{output}: {len(report.rows)} clips")
+    else:
+        click.echo(text.getvalue(), nl=False)
+    return report.exit_code

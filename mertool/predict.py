@@ -1,0 +1,135 @@
+"""Prediction: raw media (or a feature file) in, scores out, by a run or a lone model."""
+
+from __future__ import annotations
+
+import csv
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mertool.device import pick
+from mertool.errors import DataError
+from mertool.evaluate import open_data
+from mertool.stage import callable_stage
+from mertool.store import FeatureFile
+from mertool.train.checkpoint import Trained, load
+from mertool.train.folder import models, prediction_rows
+from mertool.train.loop import predict_all
+
+
+@dataclass
+class PredictReport:
+    """Predictions of a run.
+
+    Attributes:
+        rows: One dictionary per clip: a CSV source's own columns, then id and the predictions.
+        failures: (id, stage, error) of each clip that could not be processed.
+        notes: (id, message): what a user should know of single clips.
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    failures: list[tuple[str, str, str]] = field(default_factory=list)
+    notes: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """3 when some clips failed, else 0."""
+        return 3 if self.failures else 0
+
+
+def run(
+    run: str | Path,
+    sources: Sequence[str | Path] | str | Path,
+    *,
+    device: str = "auto",
+    jobs: int = 1,
+    progress: bool = False,
+) -> PredictReport:
+    """Predict from raw media, features made as they were for training; seeds are averaged.
+
+    Args:
+        run: Run folder, or a model.safetensors.
+        sources: Media files, folders, manifests, or one feature file.
+        device: "auto", "cpu" or "cuda".
+        jobs: Processes for extraction and alignment.
+        progress: Show progress bars on a terminal's stderr.
+
+    Returns:
+        The predictions, in the order of the clips.
+
+    Raises:
+        DataError: No such run, no clips, or features that do not fit.
+        PluginError, UsageError: An extractor the model needs is not installed.
+    """
+    where = pick(device)
+    trained = [load(path, where) for path in models(Path(run))]
+    sources = [sources] if isinstance(sources, str | Path) else list(sources)
+    report = PredictReport()
+    with tempfile.TemporaryDirectory(prefix="mertool-predict-") as folder:
+        features = _features(trained[0], sources, Path(folder), jobs, progress, report)
+        with FeatureFile(features) as file:
+            everything = np.ones(len(file), bool)
+            preds = []
+            for one in trained:
+                data = open_data(file, one, everything, labelled=False)
+                preds.append(predict_all(one.model, data, one.facts, one.spec, where).numpy())
+            report.rows = prediction_rows(trained[0].label, file.ids, None, np.mean(preds, axis=0))
+    cells = {row["clip_id"]: row for source in sources for row in _csv_rows(Path(source))}
+    report.rows = [{**cells.get(row["id"], {}), **row} for row in report.rows]
+    return report
+
+
+def _features(
+    trained: Trained,
+    sources: list[str | Path],
+    folder: Path,
+    jobs: int,
+    progress: bool,
+    report: PredictReport,
+) -> Path:
+    """A feature file for the sources, made the way the model's training data was."""
+    if len(sources) == 1 and Path(sources[0]).suffix == ".h5":
+        return Path(sources[0])
+    # Imported here: feature files can be predicted where the media libraries are absent.
+    from mertool import align, extract
+
+    chosen: dict[str, str] = dict.fromkeys(extract.MODALITIES, "none")
+    settings = []
+    for name, made in trained.streams.items():
+        if name not in chosen or not made["attrs"].get("extractor"):
+            raise DataError(
+                f'The model\'s stream "{name}" was not extracted by mertool.',
+                "raw media cannot be turned into it",
+                "Predict from a feature file instead.",
+            )
+        chosen[name] = made["attrs"]["extractor"]
+        for key, value in json.loads(made["attrs"]["config"]).items():
+            settings.append(f"{name}.{key}={json.dumps(value)}")
+    features = folder / "features.h5"
+    made = extract.run(sources, features, **chosen, settings=settings, jobs=jobs, progress=progress)
+    report.failures += made.failures
+    report.notes += made.notes
+    if not trained.alignment:
+        return features
+    aligned = folder / "aligned.h5"
+    given = {k: v for k, v in trained.alignment.items() if v}
+    made = align.run(features, aligned, **given, jobs=jobs, progress=progress)
+    report.failures += [f for f in made.failures if f not in report.failures]
+    report.notes += made.warnings
+    return aligned
+
+
+def _csv_rows(source: Path) -> list[dict[str, str]]:
+    """The rows of a CSV source, so that predictions keep its columns."""
+    if source.suffix.lower() != ".csv":
+        return []
+    with open(source, newline="", encoding="utf-8-sig") as file:
+        return [row for row in csv.DictReader(file) if "clip_id" in row]
+
+
+callable_stage(__name__)

@@ -1,0 +1,206 @@
+"""The run folder: where a training leaves everything that a later stage or a reader needs."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomli_w
+import torch
+
+from mertool.config import read_toml
+from mertool.errors import DataError
+from mertool.store import cannot_write
+from mertool.types import Label
+from mertool.version import __version__
+
+_PACKAGES = ("numpy", "scipy", "torch", "transformers", "h5py", "safetensors", "scikit-learn")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        OutputError: The disk is full or closed.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise cannot_write(path, error) from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file; NaN becomes null, as JSON has no NaN."""
+    write_text(path, json.dumps(_plain(value), indent=2, ensure_ascii=False) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def write_config(folder: Path, config: dict[str, Any]) -> None:
+    """Write config.toml: everything resolved, enough to repeat the run with --config."""
+    write_text(folder / "config.toml", tomli_w.dumps(config))
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read a run's config.toml.
+
+    Raises:
+        DataError: The folder is no run.
+    """
+    if not (folder / "config.toml").is_file():
+        raise DataError(
+            "The folder is no run.",
+            str(folder),
+            "A run is a folder that mertool train wrote; a lone model.safetensors also serves.",
+        )
+    return read_toml(folder / "config.toml")
+
+
+def models(run: Path) -> list[Path]:
+    """The checkpoints of a run folder, by seed; or the one file itself.
+
+    Raises:
+        DataError: There is none.
+    """
+    if run.is_file():
+        return [run]
+    found = sorted(run.glob("seed-*/model.safetensors"))
+    if not found:
+        raise DataError(
+            "There is no trained model." if run.exists() else "There is no such run.",
+            str(run),
+            "Train one: mertool train --plugin NAME FILE -o " + str(run),
+        )
+    return found
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def environment(data: Path, command: str) -> dict[str, Any]:
+    """What a run was made with: versions, hardware, data, command, git."""
+    return {
+        "mertool": __version__,
+        "command": command,
+        "data": {"path": str(data.absolute()), "sha256": sha256(data)},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": {"count": os.cpu_count(), "machine": platform.machine()},
+        "gpu": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "cuda": torch.version.cuda or "",
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "git": _git(),
+        "argv": sys.argv,
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
+def _git() -> str:
+    """Commit of the checkout that mertool runs from, with "-dirty" appended; "" for a wheel."""
+    here = Path(__file__).parent
+    try:
+        result = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+            cwd=here, capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return result.stdout.strip()
+
+
+def write_predictions(
+    path: Path, label: Label, ids: Sequence[str], y: np.ndarray | None, pred: np.ndarray
+) -> None:
+    """Write predictions as CSV: id, the truth where it is known, the prediction.
+
+    Args:
+        path: The file.
+        label: What is predicted.
+        ids: (N,) clip ids.
+        y: (N, 1), (N,) or (N, K) true values, or None.
+        pred: (N, K) raw predictions.
+    """
+    rows = prediction_rows(label, ids, y, pred)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "w", newline="", encoding="utf-8") as file:
+            write_csv(file, rows)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise cannot_write(path, error) from error
+
+
+def write_csv(file: Any, rows: Iterable[dict[str, Any]]) -> None:
+    """Write dictionaries with the same keys as CSV."""
+    rows = list(rows)
+    writer = csv.DictWriter(file, list(rows[0]) if rows else ["id"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+
+
+def prediction_rows(
+    label: Label, ids: Sequence[str], y: np.ndarray | None, pred: np.ndarray
+) -> list[dict[str, Any]]:
+    """One dictionary per clip: id, NAME (the truth), NAME_pred, and probabilities NAME=CLASS."""
+    rows = []
+    for i, name in enumerate(ids):
+        row: dict[str, Any] = {"id": name}
+        truth = None if y is None else np.asarray(y)[i]
+        if label.task == "regression":
+            if truth is not None:
+                row[label.name] = float(truth.reshape(-1)[0])
+            row[f"{label.name}_pred"] = round(float(pred[i, 0]), 6)
+        elif label.task == "classification":
+            probability = np.exp(pred[i] - pred[i].max())
+            probability /= probability.sum()
+            if truth is not None:
+                row[label.name] = label.classes[int(truth)]
+            row[f"{label.name}_pred"] = label.classes[int(pred[i].argmax())]
+            row |= _probabilities(label, probability)
+        else:
+            probability = 1 / (1 + np.exp(-pred[i]))
+            if truth is not None:
+                row[label.name] = "|".join(_members(label, truth > 0.5))
+            row[f"{label.name}_pred"] = "|".join(_members(label, pred[i] > 0))
+            row |= _probabilities(label, probability)
+        rows.append(row)
+    return rows
+
+
+def _members(label: Label, present: np.ndarray) -> list[str]:
+    return [c for c, p in zip(label.classes, present, strict=True) if p]
+
+
+def _probabilities(label: Label, values: np.ndarray) -> dict[str, float]:
+    return {
+        f"{label.name}={c}": round(float(v), 6) for c, v in zip(label.classes, values, strict=True)
+    }
