@@ -23,7 +23,8 @@ def scores(label: Label, y: Any, pred: Any) -> dict[str, Any]:
     Returns:
         {name: float}, and "confusion" as a list of rows (true class by predicted class).
         regression: mae, pearson (NaN where a side is constant), and of the values rounded and
-        clipped to the label's range: accuracy, weighted_f1. classification: accuracy,
+        clipped to the label's range: accuracy_rounded, weighted_f1_rounded (when these are few
+        classes). classification: accuracy,
         weighted_f1, unweighted_recall. multilabel: accuracy (mean over labels),
         weighted_f1 (mean over labels of the two-class weighted F1), subset_accuracy.
     """
@@ -50,7 +51,9 @@ def _regression(label: Label, y: np.ndarray, pred: np.ndarray) -> dict[str, Any]
     if high - low < _MOST_CLASSES:
         rounded = [np.clip(np.round(v), low, high) - low for v in (y, pred)]
         classes = _classes(*(v.astype(int) for v in rounded), int(high - low) + 1)
-        result |= {k: classes[k] for k in ("accuracy", "weighted_f1", "confusion")}
+        result["accuracy_rounded"] = classes["accuracy"]
+        result["weighted_f1_rounded"] = classes["weighted_f1"]
+        result["confusion"] = classes["confusion"]
     return result
 
 

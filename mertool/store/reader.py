@@ -42,18 +42,19 @@ class FeatureFile:
             raise DataError(
                 "The file cannot be opened as HDF5.", str(path), "Is it a mertool feature file?"
             ) from error
-        attrs = self._file.attrs
+        attrs = dict(self._file.attrs)
         if attrs.get("format") != FORMAT or "clips/id" not in self._file:
             self._file.close()
             raise DataError("The file is HDF5 but no mertool feature file.", str(path))
-        if attrs["version"] > VERSION:
+        version = attrs["version"]
+        if version > VERSION:
             self._file.close()
             raise DataError(
-                f"The file has version {attrs['version']}; this mertool reads up to {VERSION}.",
+                f"The file has version {version}; this mertool reads up to {VERSION}.",
                 str(path),
                 "Upgrade: pip install -U mertool",
             )
-        self.attrs: dict[str, Any] = dict(attrs)
+        self.attrs: dict[str, Any] = attrs
         self.alignment: str = str(attrs["alignment"])
         self.ids: list[str] = self._strings("clips/id")
         self._index = {name: i for i, name in enumerate(self.ids)}

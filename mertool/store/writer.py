@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -51,6 +52,51 @@ def cannot_write(path: Path, error: OSError) -> OutputError:
     )
 
 
+class _Disk(io.FileIO):
+    """A file that remembers its first failed write instead of raising.
+
+    HDF5 cannot close a file it failed to write and takes the process down with it. So it is told
+    that all went well, what it writes from then on is kept in memory for it to read back, and the
+    Writer, which throws the file away, raises the error itself.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w+")
+        self.error: OSError | None = None
+        self._kept: list[tuple[int, bytes]] = []
+
+    def write(self, data: Any) -> int:
+        rest = memoryview(data).cast("B")
+        size, start = len(rest), self.tell()
+        try:
+            while self.error is None and len(rest):
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self.error = error
+        if self.error is not None:
+            self._kept.append((start + size - len(rest), bytes(rest)))
+            self.seek(start + size)
+        return size
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        start = self.tell()
+        count = super().readinto(view) or 0
+        for place, data in self._kept:
+            low, high = max(place, start), min(place + len(data), start + len(view))
+            if low < high:
+                view[low - start : high - start] = data[low - place : high - place]
+                count = max(count, high - start)
+        return count
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.error = self.error or error
+        return size or 0
+
+
 class Writer:
     """Writes a feature file clip by clip; it appears under its name only when complete.
 
@@ -85,7 +131,8 @@ class Writer:
     def __enter__(self) -> Writer:
         self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
         with self._disk():
-            self._file = h5py.File(self._temporary, "w")
+            self._raw = _Disk(self._temporary)
+            self._file = h5py.File(self._raw, "w")
             for name, stream in self._streams.items():
                 self._create(name, stream)
         return self
@@ -150,11 +197,12 @@ class Writer:
                 with self._disk():
                     self._finish()
                     self._file.close()
+                    self._raise_lost_write()
+                    self._raw.close()
                     os.replace(self._temporary, self.path)
         finally:
-            # Closing may fail again on a full disk; the first error is the one to tell.
-            with contextlib.suppress(Exception):
-                self._file.close()
+            self._file.close()
+            self._raw.close()
             self._temporary.unlink(missing_ok=True)
 
     def _finish(self) -> None:
@@ -173,6 +221,7 @@ class Writer:
         )
         for name in self._streams:
             self._flush(name)
+            self._raise_lost_write()
             file[f"streams/{name}/offsets"] = np.array(self._offsets[name], "i8")
         file.require_group("streams")
         clips = self._clips
@@ -200,12 +249,16 @@ class Writer:
 
     @contextlib.contextmanager
     def _disk(self) -> Iterator[None]:
+        """Turn a failed write, raised or remembered, into the error for users."""
         try:
             yield
+            self._raise_lost_write()
         except OSError as error:
             raise cannot_write(self.path, error) from error
-        except RuntimeError as error:  # h5py reports some failed writes so
-            raise OutputError(f"The output cannot be written: {error}.", str(self.path)) from error
+
+    def _raise_lost_write(self) -> None:
+        if self._raw.error is not None:
+            raise self._raw.error
 
 
 def check_rows(rows: Rows, stream: Stream, what: str) -> None:

@@ -1,0 +1,21 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # for `media_samples`
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The folder of shared data: $MERTOOL_SHARED, or `shared` beside the repository."""
+    beside = Path(__file__).resolve().parents[2] / "shared"
+    folder = Path(os.environ.get("MERTOOL_SHARED", beside))
+    if not folder.is_dir():
+        pytest.skip("no shared data: set MERTOOL_SHARED to its folder")
+    return folder
