@@ -85,7 +85,7 @@ class Clip:
         language: BCP 47 tag such as "en", "" when unknown.
         speaker: Speaker name, "" when unknown.
         split: "train", "valid", "test" or "".
-        words: Timed words, None before alignment.
+        words: Words of the transcript; before alignment with score -1 and times 0.
         labels: {name: float | int | list[float]}; a missing label is absent.
         streams: {name: Rows} when the clip comes from a feature file, else None.
     """

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+# Small models run faster, and in steadier time, on one thread; set before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 sys.path.insert(0, str(Path(__file__).parent))  # for `media_samples`
 
 

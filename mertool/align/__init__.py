@@ -1,1 +1,350 @@
-"""."""
+"""The align stage: one row per word, or per equal segment, in every stream of a feature file."""
+
+from __future__ import annotations
+
+import functools
+import signal
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mertool.align.pool import POOLS, by_segments, by_words
+from mertool.config import resolve
+from mertool.errors import DataError, MertoolError, MertoolWarning, UsageError
+from mertool.registry import registry
+from mertool.stage import callable_stage
+from mertool.store import FeatureFile, Stream, Writer, check_output, json_attr
+from mertool.types import Clip, Word
+from mertool.words import split_words
+
+
+@dataclass
+class AlignReport:
+    """What an alignment did.
+
+    Attributes:
+        out: The aligned feature file.
+        clips: Number of clips in it.
+        words: Number of words whose times were needed.
+        unaligned_words: Those of them that were placed by even spacing.
+        failures: (id, stage, error) of each clip that failed in this stage.
+        warnings: (id, message) of each note about a clip.
+    """
+
+    out: Path
+    clips: int = 0
+    words: int = 0
+    unaligned_words: int = 0
+    failures: list[tuple[str, str, str]] = field(default_factory=list)
+    warnings: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 3 when some clips failed."""
+        return 3 if self.failures else 0
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What to do with every clip.
+
+    Attributes:
+        segments: Number of equal segments; 0 = words.
+        pool: How rows are pooled.
+        use_words: Word times are needed.
+        aligner: Class of the aligner.
+        config: Its settings.
+        media: Folder of the media instead of each clip's source.
+    """
+
+    segments: int
+    pool: str
+    use_words: bool
+    aligner: type
+    config: Any
+    media: str | None
+
+
+@dataclass
+class _Found:
+    """Words of one clip, or why there are none."""
+
+    words: list[Word] | None = None
+    error: str = ""
+    notes: list[str] = field(default_factory=list)
+
+
+def run(
+    source: str | Path,
+    out: str | Path,
+    *,
+    to: str = "word",
+    aligner: str = "pocketsphinx",
+    pool: str = "mean",
+    media: str | Path | None = None,
+    settings: Sequence[str] = (),
+    jobs: int = 1,
+    overwrite: bool = False,
+    progress: bool = True,
+    command: str = "",
+) -> AlignReport:
+    """Align a feature file: give all streams of a clip the same rows.
+
+    Words get their times from the file if it has them, else from the aligner. With `to="word"`
+    every stream has one row per word of the transcript. With `to="segments:N"` a clip is cut into
+    N equal parts; words are then needed only to place text rows. A stream without rows in a clip
+    stays without. The whole is streamed, clip by clip.
+
+    Args:
+        source: Feature file that is not aligned.
+        out: Feature file to write.
+        to: "word" or "segments:N".
+        aligner: Name of a registered aligner.
+        pool: "mean" (weighted by overlap and validity), "max" or "last".
+        media: Folder that the clips' paths are relative to, if not the one they came from.
+        settings: "align.key=value" settings of the aligner.
+        jobs: Processes that run the aligner.
+        overwrite: Replace `out` if it exists.
+        progress: Show a progress bar on stderr, if that is a terminal.
+        command: The command line, recorded in the file.
+
+    Returns:
+        What was done.
+
+    Raises:
+        UsageError: A wrong name, value or setting.
+        DataError: The file is aligned already, cannot be aligned, none of its media are found, or
+            every clip failed.
+        OutputError: The output exists or cannot be written.
+    """
+    from tqdm import tqdm
+
+    segments, out = _check_usage(to, pool, jobs), Path(out)
+    cls = registry().load("aligner", aligner)
+    config = resolve({"align": cls.Config}, settings)["align"]
+    with FeatureFile(source) as file:
+        _check_streams(file)
+        check_output(out, overwrite)
+        use_words = not segments or any(s.text for s in file.streams.values())
+        plan = _Plan(segments, pool, use_words, cls, config, str(media) if media else None)
+        runs_aligner = use_words and _needs_media(file, plan)
+        streams = {
+            name: _aligned_stream(stream, pool, aligner if runs_aligner else "")
+            for name, stream in file.streams.items()
+        }
+        own = ("format", "version", "created", "mertool")  # of each file, set by the writer
+        attrs = {key: value for key, value in file.attrs.items() if key not in own}
+        attrs |= {"command": command, "alignment": f"segments:{segments}" if segments else "word"}
+        if runs_aligner:
+            _aligner(cls, config)  # an aligner that cannot start is no fault of the clips
+        report = AlignReport(out)
+        with Writer(out, streams, list(file.labels.values()), attrs) as writer:
+            for failure in file.failures:
+                writer.fail(*failure)
+            bar = tqdm(
+                _place(file, plan, jobs if runs_aligner else 1),
+                "align",
+                len(file),
+                unit="clip",
+                disable=None if progress else True,
+            )
+            for clip, found in bar:
+                _add(clip, found, file.streams, plan, writer, report)
+            if report.failures and not report.clips:
+                name, _, error = report.failures[0]
+                raise DataError(
+                    f"All {len(file)} clips failed; nothing was written.",
+                    f"{name}: {error}",
+                    "Mend the cause; the first clip's is shown.",
+                )
+    return report
+
+
+def _check_usage(to: str, pool: str, jobs: int) -> int:
+    """Refuse wrong values; give the number of segments, 0 = words."""
+    kind, _, count = to.partition(":")
+    if to != "word" and not (kind == "segments" and count.isdecimal() and int(count) > 0):
+        raise UsageError(
+            f'Streams cannot be aligned to "{to}".',
+            "--to takes word or segments:N, N a whole number of at least 1.",
+            "For example: --to word, or --to segments:20",
+        )
+    if pool not in POOLS:
+        raise UsageError(
+            f'There is no pooling "{pool}".', f"--pool takes {', '.join(POOLS)}.", "Try --pool mean"
+        )
+    if jobs < 1:
+        raise UsageError("At least one process is needed.", f"-j {jobs}", "Try -j 1")
+    return int(count) if to != "word" else 0
+
+
+def _check_streams(file: FeatureFile) -> None:
+    if file.alignment != "none":
+        raise DataError(
+            f'The file is aligned already, to "{file.alignment}".',
+            str(file.path),
+            "Align the file that extract wrote; aligned rows cannot be told apart again.",
+        )
+    for name, stream in file.streams.items():
+        if not stream.text and not stream.attrs.get("timed", True):
+            raise DataError(
+                f'The rows of stream "{name}" have neither times nor words; they cannot be placed.',
+                str(file.path),
+                f"Leave it out (mertool data select), or extract {name} from the media.",
+            )
+
+
+def _aligned_stream(stream: Stream, pool: str, aligner: str) -> Stream:
+    before = {
+        key: np.asarray(stream.attrs[key]).item()
+        for key in ("rate", "timed")
+        if key in stream.attrs
+    }
+    attrs = {**stream.attrs, "aligned_from": json_attr(before), "aligner": aligner, "pool": pool}
+    # Rows follow the words or the clip's length now: there is no rate.
+    return replace(stream, attrs={**attrs, "timed": True, "rate": 0.0})
+
+
+def _stored(clip: Clip) -> bool:
+    """Whether the file has the times of the clip's words already."""
+    words = clip.words or []
+    return len(words) == len(split_words(clip.text)) and any(w.score >= 0 for w in words)
+
+
+def _media_of(clip: Clip, plan: _Plan) -> Path:
+    return Path(plan.media or clip.source) / clip.path
+
+
+def _needs_media(file: FeatureFile, plan: _Plan) -> bool:
+    """Whether any clip needs the aligner; refuse if no media are there at all."""
+    missing = None
+    columns = zip(*(file.column(key) for key in ("path", "source", "text")), strict=True)
+    for i, (path, source, text) in enumerate(columns):
+        clip = Clip("", path, source, text=text)
+        if split_words(text) and not _stored(replace(clip, words=file.words(i))):
+            missing = missing or clip
+            if path and _media_of(clip, plan).is_file():
+                return True
+    if missing is None:
+        return False
+    where = str(_media_of(missing, plan)) if missing.path else "The clips name no media files."
+    raise DataError(
+        "The words have no times yet, and no clip's media can be found to align them with.",
+        where,
+        "Say where the media are: --media DIR (the folder that extract was given)",
+    )
+
+
+def _place(file: FeatureFile, plan: _Plan, jobs: int) -> Iterator[tuple[Clip, _Found]]:
+    """Every clip with its words, in order."""
+    if jobs == 1:
+        for clip in file:
+            yield clip, _find(replace(clip, streams=None), plan)
+        return
+    from joblib import Parallel, delayed
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    # Clips are read twice, once for the workers (without rows) and once here, so that the
+    # workers' queue never holds rows.
+    results = Parallel(jobs, return_as="generator")(
+        delayed(_find_in_worker)(replace(clip, streams=None), plan) for clip in file
+    )
+    try:
+        yield from zip(file, results, strict=True)
+    except TerminatedWorkerError as error:
+        raise MertoolError(
+            "A worker process died: killed for its memory, or crashed on a damaged file.",
+            str(file.path),
+            "Try again with fewer processes (-j 1).",
+        ) from error
+
+
+@functools.lru_cache(maxsize=1)
+def _aligner(cls: type, config: Any) -> Any:
+    """The aligner of this process."""
+    return cls(config)
+
+
+def _find(clip: Clip, plan: _Plan) -> _Found:
+    """Find the words of one clip; whatever goes wrong concerns this clip alone."""
+    if not plan.use_words or _stored(clip):
+        return _Found(clip.words)
+    if not split_words(clip.text):
+        return _Found([])
+    path = _media_of(clip, plan)
+    if not (clip.path and path.is_file()):
+        return _Found(error=f"The media file is missing: {path}" if clip.path else "No media file.")
+    source = plan.media or clip.source
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            found = _Found(_aligner(plan.aligner, plan.config).align(replace(clip, source=source)))
+            _check_words(found.words, clip)
+        except Exception as error:  # a broken clip, or a foreign aligner's mistake
+            found = _Found(error=_reason(error))
+    found.notes = [str(w.message) for w in caught if issubclass(w.category, MertoolWarning)]
+    return found
+
+
+def _find_in_worker(clip: Clip, plan: _Plan) -> _Found:
+    """`_find` in a worker process, where Ctrl-C is left to the parent."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return _find(clip, plan)
+
+
+def _check_words(words: Sequence[Word], clip: Clip) -> None:
+    expected = len(split_words(clip.text))
+    if len(words) != expected:
+        raise DataError(f"The aligner gave {len(words)} words for {expected}.")
+    times = np.array([(w.start, w.end) for w in words])
+    if not (np.isfinite(times).all() and (np.diff(times.ravel()) >= 0).all() and times[0, 0] >= 0):
+        raise DataError("The aligner gave words that are out of order or overlap.")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, MertoolError):
+        return str(error).replace("\n  ", " ")
+    return f"{type(error).__name__}: {error}"
+
+
+def _add(
+    clip: Clip,
+    found: _Found,
+    streams: dict[str, Stream],
+    plan: _Plan,
+    writer: Writer,
+    report: AlignReport,
+) -> None:
+    """Pool one clip into the output, or note its failure."""
+    report.warnings += [(clip.id, note) for note in found.notes]
+    error, rows = found.error, {}
+    if not error:
+        words = found.words or []
+        if plan.use_words and not words and not plan.segments:
+            report.warnings.append((clip.id, "there is no transcript, so no words: no rows"))
+        try:
+            if plan.segments:
+                rows = by_segments(clip, words, streams, plan.segments, plan.pool)
+            else:
+                rows = by_words(clip, words, streams, plan.pool)
+        except DataError as problem:
+            error = _reason(problem)
+    if error:
+        report.failures.append((clip.id, "align", error))
+        writer.fail(clip.id, "align", error)
+        return
+    if plan.use_words:
+        clip.words = words
+        report.words += len(words)
+        report.unaligned_words += sum(w.score < 0 for w in words)
+    writer.add(clip, rows)
+    report.clips += 1
+
+
+callable_stage(__name__)

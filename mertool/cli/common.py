@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import click
+
+from mertool.files import to_json
 
 
 @dataclass
@@ -80,20 +80,8 @@ def say(message: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """The one JSON document of --json, on stdout; NaN becomes null."""
-    click.echo(json.dumps(_plain(value), indent=2, ensure_ascii=False, default=_default))
-
-
-def _default(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value.__dict__
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    """The one JSON document of --json, on stdout."""
+    click.echo(to_json(value))
 
 
 def notes(pairs: Sequence[tuple[str, str]]) -> None:

@@ -30,28 +30,27 @@ def predict(
 ) -> int:
     """Score new clips with a run or with one model.
 
-    The predictions of a run's seeds are averaged. Raw media are extracted and aligned as the training data was. A CSV keeps its columns.
+    The predictions of a run's seeds are averaged. Raw media are extracted and aligned as the
+    training data was. A CSV keeps its columns.
     """
-    import io
     from pathlib import Path
 
+    from mertool.files import to_csv, write_text
     from mertool.predict import run as score
     from mertool.store import check_output
-    from mertool.train.folder import write_csv, write_text
 
     if output:
         check_output(Path(output), overwrite)
     report = score(run, sources, jobs=jobs, device=device, progress=common.show_progress())
     common.notes(report.notes)
     common.failures(report.failures)
-    text = io.StringIO()
-    write_csv(text, report.rows)
+    text = to_csv(report.rows)
     if output:
-        write_text(Path(output), text.getvalue())
+        write_text(Path(output), text)
     if as_json:
         common.print_json(report)
     elif output:
         click.echo(f"{output}: {len(report.rows)} clips")
     else:
-        click.echo(text.getvalue(), nl=False)
+        click.echo(text, nl=False)
     return report.exit_code

@@ -10,14 +10,14 @@ try the toolkit; results on them say nothing about real people.
 Provenance, so that the clips can be shipped under this project's MIT licence:
 - picture: Eileen Collins, photographed by NASA, public domain; the copy that comes with
   scikit-image (`skimage.data.astronaut`);
-- voices: synthesised by espeak-ng, whose licence (GPL) does not extend to its output;
+- voices: synthesised by espeak-ng, whose licence (GPL) covers the program, not what it says;
 - sentences, scores and this script: the mertool developers, MIT.
 """
 
 from __future__ import annotations
 
 import csv
-import re
+import importlib.util
 import shutil
 import subprocess
 import sys
@@ -26,16 +26,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from mertool.errors import MertoolError
+from mertool.demo.face import SIZE, draw
+from mertool.errors import MertoolError, OutputError
 
 SEED = 2026
 ESPEAK_VERSION = "1.51"  # the version that spoke the packaged clips; others may differ in length
 FPS = 25
-SIZE = 224  # pixels, width and height
 RATE = 22050  # Hz, espeak-ng's own, and a multiple of FPS: every frame is 882 samples
 FIDELITY = 0.92  # correlation of what a modality shows with the label, before rendering
 
@@ -80,12 +79,12 @@ class Speaker:
 
 
 SPEAKERS = {
-    "s1": Speaker("train", 4, "en-us", 46, (1.00, 1.00, 1.00)),
-    "s2": Speaker("train", 4, "en-us+f2", 40, (1.04, 0.97, 0.90)),
-    "s3": Speaker("train", 3, "en-gb", 50, (0.90, 0.95, 1.02)),
-    "s4": Speaker("train", 3, "en-us+m3", 48, (0.86, 0.84, 0.82)),
-    "s5": Speaker("valid", 5, "en-us+f4", 42, (1.05, 1.02, 0.96)),
-    "s6": Speaker("test", 5, "en-gb+m7", 46, (0.94, 1.00, 0.94)),
+    "s1": Speaker("train", 4, "en-us+f1", 46, (1.00, 1.00, 1.00)),
+    "s2": Speaker("train", 4, "en-us+f2", 43, (1.04, 0.97, 0.90)),
+    "s3": Speaker("train", 3, "en-gb-x-rp+f3", 43, (0.90, 0.95, 1.02)),
+    "s4": Speaker("train", 3, "en-us+f4", 48, (0.86, 0.84, 0.82)),
+    "s5": Speaker("valid", 5, "en-gb-scotland+f5", 43, (1.05, 1.02, 0.96)),
+    "s6": Speaker("test", 5, "en-us+steph", 46, (0.94, 1.00, 0.94)),
 }
 
 
@@ -125,19 +124,14 @@ def plans() -> list[Plan]:
     words, voice, face = (shown / np.abs(shown).max(axis=0)).T
     sentence = words.argsort().argsort()  # the sentence of the same rank
 
+    scores = np.column_stack([label, voice, face])
+
     # Deal the clips out along the scale, so that every speaker and split covers all of it.
     turns = [((k + 0.5) / s.clips, name) for name, s in SPEAKERS.items() for k in range(s.clips)]
     speaker = [name for _, name in sorted(turns)]
     order = sorted(range(n), key=lambda i: (speaker[i], rng.random()))
     return [
-        Plan(
-            f"demo{number:02}",
-            SENTENCES[sentence[i]],
-            speaker[i],
-            float(label[i]),
-            float(voice[i]),
-            float(face[i]),
-        )
+        Plan(f"demo{number:02}", SENTENCES[sentence[i]], speaker[i], *map(float, scores[i]))
         for number, i in enumerate(order, 1)
     ]
 
@@ -147,24 +141,37 @@ def speak(plan: Plan) -> np.ndarray:
 
     Returns:
         (S,) float32 in [-1, 1] at `RATE` Hz, S a multiple of the samples of one frame.
+
+    Raises:
+        MertoolError: espeak-ng fails.
     """
     from scipy.io import wavfile
+    from scipy.signal import lfilter
 
     speaker = SPEAKERS[plan.speaker]
     text = f'<prosody range="{55 + 45 * plan.voice:.0f}">{plan.text}</prosody>'
     with tempfile.TemporaryDirectory() as folder:
         wav = Path(folder) / "speech.wav"
         command = ["espeak-ng", "-m", "-w", str(wav), "-v", speaker.voice, "-s", "175"]
-        command += ["-p", f"{speaker.pitch + 28 * plan.voice:.0f}", text]
-        subprocess.run(command, check=True, capture_output=True)
-        rate, speech = wavfile.read(wav)
-    assert rate == RATE, rate
-    speech = speech.astype(np.float32)
-    # RMS level -24 dB +- 6 dB: energy carries the score whatever the voice's own loudness.
-    speech *= 10 ** ((-24 + 6 * plan.voice) / 20) / np.sqrt(np.mean(speech**2))
+        command += ["-p", f"{speaker.pitch + 32 * plan.voice:.0f}", text]
+        said = subprocess.run(command, capture_output=True, text=True)
+        if said.returncode:
+            raise MertoolError(
+                "espeak-ng could not speak a sentence.",
+                f"{' '.join(command)}: {said.stderr.strip()}",
+                f"Install espeak-ng {ESPEAK_VERSION} or later with its English voices.",
+            )
+        _, speech = wavfile.read(wav)
+    speech = speech[: np.flatnonzero(np.abs(speech) > 0.01 * np.abs(speech).max())[-1]]
+    # Vocal effort: a brighter spectrum when positive, a duller one when negative.
+    speech = lfilter([1, -0.5 * plan.voice], [1], speech)
+    # RMS level -24 dB +- 7 dB: energy carries the score whatever the voice's own loudness.
+    speech *= 10 ** ((-24 + 7 * plan.voice) / 20) / np.sqrt(np.mean(speech**2))
     lead, frame = RATE // 10, RATE // FPS
     total = -(-(len(speech) + 2 * lead) // frame) * frame
-    return np.pad(speech, (lead, total - len(speech) - lead)).clip(-1, 1)
+    speech = np.pad(speech, (lead, total - len(speech) - lead))
+    speech += np.random.default_rng(SEED).normal(scale=0.001, size=total)  # a quiet room, -60 dB
+    return speech.clip(-1, 1).astype(np.float32)
 
 
 def opening(speech: np.ndarray) -> np.ndarray:
@@ -179,107 +186,103 @@ def opening(speech: np.ndarray) -> np.ndarray:
     return gaussian_filter1d(np.clip(envelope / np.quantile(envelope, 0.9), 0, 1), 0.7)
 
 
-# The face in the photograph (512 x 512): where its points are, and how they move in pixels.
-# The photograph smiles; `rest` takes the smile back and closes the lips, so that an expression is
-#     point + rest + smile * (dx, dy of smile) + open * (dx, dy of open),     smile in [-1, 1].
-# Columns: x, y | rest | smile | open.
-_POINTS = np.array(
-    [
-        # mouth corners, outer
-        [201.8, 139.5, 2.5, 5.0, -4.0, -6.5, 0.5, 0.5],
-        [245.9, 142.2, -2.5, 4.0, 4.0, -6.5, -0.5, 0.5],
-        # upper lip: outer edge, inner edge
-        [212.0, 138.8, 1.0, 3.0, -1.5, -3.0, 0, -0.3],
-        [223.6, 140.0, 0, 1.2, 0, -0.8, 0, -0.5],
-        [235.5, 140.5, -1.0, 2.6, 1.5, -3.0, 0, -0.3],
-        [213.7, 141.5, 1.0, 2.8, -1.5, -3.0, 0, -0.3],
-        [223.5, 143.2, 0, 1.0, 0, -0.8, 0, -0.5],
-        [233.6, 142.6, -1.0, 2.2, 1.5, -3.0, 0, -0.3],
-        # lower edge of the upper teeth
-        [213.4, 145.9, 1.0, -0.4, -1.5, -2.6, 0, 1.2],
-        [223.2, 147.8, 0, -2.8, 0, -0.5, 0, 2.0],
-        [233.5, 147.0, -1.0, -0.8, 1.5, -2.6, 0, 1.2],
-        # lower lip: inner edge, outer edge
-        [213.2, 147.4, 1.0, -1.6, -1.5, -2.2, 0, 4.5],
-        [223.1, 149.6, 0, -4.0, 0, -0.2, 0, 7.0],
-        [233.5, 148.5, -1.0, -2.2, 1.5, -2.2, 0, 4.5],
-        [214.0, 152.4, 1.0, -1.0, -1.0, -1.8, 0, 4.5],
-        [222.8, 154.9, 0, -3.0, 0, -0.2, 0, 6.5],
-        [232.0, 153.8, -1.0, -1.5, 1.0, -1.8, 0, 4.5],
-        # chin and jaw
-        [221.3, 175.5, 0, -1.5, 0, 0, 0, 5.0],
-        [203.0, 170.0, 0, -1.0, 0, 0, 0, 3.0],
-        [240.0, 171.0, 0, -1.0, 0, 0, 0, 3.0],
-        # cheeks, raised by a smile
-        [195.3, 126.0, 0, 1.5, -0.5, -1.5, 0, 0],
-        [253.2, 129.2, 0, 1.5, 0.5, -1.5, 0, 0],
-        # brows: outer, middle, inner; a negative face draws the inner ends down and together
-        [187.6, 91.5, 0, 0, 0, 0.5, 0, 0],
-        [198.0, 86.7, 0, 0, 0, -0.8, 0, 0],
-        [216.2, 89.4, 0, 0, -1.5, -2.2, 0, 0],
-        [236.9, 90.5, 0, 0, 1.5, -2.2, 0, 0],
-        [255.0, 89.8, 0, 0, 0, -0.8, 0, 0],
-        [264.7, 95.7, 0, 0, 0, 0.5, 0, 0],
-    ]
-    # what stays: eyes, nose, sides of the face, forehead, neck, and a wide ring around the head
-    + [[x, y, 0, 0, 0, 0, 0, 0] for x, y in (
-        (194.6, 100.9), (202.8, 97.8), (204.4, 104.2), (213.8, 103.6),
-        (237.4, 104.8), (248.9, 100.2), (246.7, 106.2), (256.7, 104.1),
-        (224.1, 131.2), (225.9, 101.0), (209.1, 125.1), (239.6, 126.8),
-        (179.0, 111.1), (270.9, 116.3), (184.0, 145.0), (262.0, 150.0), (227.5, 72.4),
-        (200.0, 78.0), (253.0, 80.0), (222.0, 196.0), (192.0, 190.0), (252.0, 190.0),
-        (110, 0), (225, 0), (340, 0), (110, 110), (340, 110), (110, 225), (225, 225), (340, 225),
-    )]
-)  # fmt: skip
-_GAP = ((204, 209, 213.3, 218, 223.1, 228, 233.5, 238, 243), (141.0, 144.6, 146.7, 148.1, 148.8, 148.6, 147.8, 146.0, 142.8))
-_CORNER, _SPAN = (121.0, 2.0), 206.0  # the crop of head and shoulders: left and top, width
+def write(path: Path, frames: Iterator[np.ndarray], speech: np.ndarray) -> None:
+    """Write one clip as H.264 and AAC in MP4.
 
-
-def _with_gap(photo: np.ndarray) -> np.ndarray:
-    """Darken a thin arc below the teeth: the mouth's inside once it opens, the lip line closed."""
-    y, x = np.mgrid[: photo.shape[0], : photo.shape[1]]
-    arc = np.interp(x, *_GAP)
-    dark = np.exp(-(((y - arc) / 0.8) ** 2)) * np.exp(-(((x - 223.3) / 16) ** 6))
-    return photo * (1 - dark[..., None] * (0.7, 0.8, 0.8))
-
-
-def draw(plan: Plan, speech: np.ndarray) -> Iterator[np.ndarray]:
-    """Draw the frames of a clip.
-
-    Yields:
-        (SIZE, SIZE, 3) uint8 RGB, one for each 1 / FPS second of `speech`.
+    Args:
+        path: The file to write.
+        frames: (SIZE, SIZE, 3) uint8 RGB, at FPS.
+        speech: (S,) float32 at RATE.
     """
-    from scipy.interpolate import RBFInterpolator
-    from scipy.ndimage import map_coordinates
-    from skimage.data import astronaut
+    import av
 
-    rng = np.random.default_rng([SEED, int(plan.id[-2:])])
-    photo = _with_gap(astronaut().astype(np.float32))
-    tint = np.array(SPEAKERS[plan.speaker].tint)
-    grid = np.stack(np.mgrid[:SIZE, :SIZE][::-1], axis=-1) * (_SPAN / SIZE) + _CORNER  # x, y
-    step = 5.0
-    coarse = np.stack(np.mgrid[-20:512:step, -20:512:step][::-1], axis=-1)[:60, :80]
-    home, rest, smiling, opened = np.split(_POINTS, 4, axis=1)
-    phase, pace = rng.uniform(0, 2 * np.pi, 6), rng.uniform(0.15, 0.45, 6)  # Hz
-
-    for i, amount in enumerate(opening(speech)):
-        sway = np.sin(2 * np.pi * pace * i / FPS + phase)
-        smile = np.clip(plan.face + 0.12 * sway[0], -1.1, 1.1)
-        points = home + rest + smile * smiling + amount * opened
-        # Slight head motion: the picture turns, shifts and grows about the nose.
-        angle, scale, nose = 0.025 * sway[1], 1 + 0.015 * sway[2], home[31]
-        turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) / scale
-        at = (grid - nose) @ turn + nose + 2.0 * sway[3:5]
-        # Thin-plate splines through the points say where in the photograph each pixel comes from;
-        # they are smooth, so a coarse grid of them will do.
-        back = RBFInterpolator(points, home - points)(coarse.reshape(-1, 2))
-        back = back.reshape(*coarse.shape)
-        cell = (at - coarse[0, 0])[..., ::-1].transpose(2, 0, 1) / step
-        shift = [map_coordinates(back[..., k], cell, order=1, mode="nearest") for k in (0, 1)]
-        source = [at[..., 1] + shift[1], at[..., 0] + shift[0]]
-        frame = np.stack(
-            [map_coordinates(photo[..., k], source, order=1, mode="nearest") for k in range(3)],
-            axis=-1,
+    with av.open(str(path), "w") as file:
+        # One thread: the same input then gives the same file on every machine.
+        video = file.add_stream(
+            "libx264", FPS, options={"crf": "25", "preset": "slow", "threads": "1"}
         )
-        frame *= tint * (1 + 0.06 * sway[5])
-        yield frame.clip(0, 255).round().astype(np.uint8)
+        video.width, video.height, video.pix_fmt = SIZE, SIZE, "yuv420p"
+        audio = file.add_stream("aac", RATE, layout="mono")
+        audio.bit_rate = 40_000
+        for image in frames:
+            file.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        file.mux(video.encode())
+        sound = av.AudioFrame.from_ndarray(speech[None], format="fltp", layout="mono")
+        sound.sample_rate, sound.time_base, sound.pts = RATE, Fraction(1, RATE), 0
+        file.mux(audio.encode(sound))
+        file.mux(audio.encode())
+
+
+def render(plan: Plan, path: Path) -> None:
+    """Make one clip."""
+    speech = speak(plan)
+    rng = np.random.default_rng([SEED, int(plan.id[-2:])])
+    tint = SPEAKERS[plan.speaker].tint
+    write(path, draw(plan.face, opening(speech), FPS, tint, rng), speech)
+
+
+def check_tools() -> None:
+    """See that what only this script needs is there.
+
+    Raises:
+        MertoolError: espeak-ng or scikit-image is missing.
+    """
+    if shutil.which("espeak-ng") is None:
+        raise MertoolError(
+            "Making the demo clips needs espeak-ng, which speaks their sentences.",
+            "espeak-ng is not on the PATH.",
+            "Install it: apt install espeak-ng, or brew install espeak-ng",
+        )
+    if importlib.util.find_spec("skimage") is None:
+        raise MertoolError(
+            "Making the demo clips needs scikit-image, which holds their photograph.",
+            "The module skimage is not installed.",
+            'Install it: pip install "scikit-image>=0.22"',
+        )
+
+
+def generate(out: Path) -> None:
+    """Write the clips and manifest.csv.
+
+    Args:
+        out: Folder to write into; made if need be.
+
+    Raises:
+        MertoolError: A tool is missing.
+        OutputError: The folder holds a manifest already.
+    """
+    check_tools()
+    manifest = out / "manifest.csv"
+    if manifest.exists():
+        raise OutputError(
+            "The demo clips are there already.", str(manifest), "Name another folder."
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for plan in plans():
+        name = f"{plan.id}.mp4"
+        render(plan, out / name)
+        split = SPEAKERS[plan.speaker].split
+        rows.append([plan.id, name, plan.text, "en", plan.speaker, split, plan.sentiment])
+        print(out / name, file=sys.stderr)
+    with manifest.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["clip_id", "path", "text", "language", "speaker", "split", "sentiment"])
+        table.writerows(rows)
+
+
+def main(arguments: list[str]) -> int:
+    """Run as a script; returns the exit code."""
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        print("usage: python -m mertool.demo.generate OUT_DIR", file=sys.stderr)
+        return 2
+    try:
+        generate(Path(arguments[0]))
+    except MertoolError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -14,6 +14,7 @@ import torch
 from mertool import data as datasets
 from mertool.device import pick
 from mertool.errors import DataError, did_you_mean
+from mertool.files import sha256, to_json, write_text
 from mertool.metrics import baseline_prediction, scores
 from mertool.stage import callable_stage
 from mertool.store import FeatureFile
@@ -203,7 +204,7 @@ def _other_data(run: Path, config: dict[str, Any], features: Path) -> list[str]:
     if not config:
         return []
     env = json.loads((run / "env.json").read_text(encoding="utf-8"))
-    if env["data"]["sha256"] == folders.sha256(features):
+    if env["data"]["sha256"] == sha256(features):
         return []
     return [f"{features} is not the file the run was trained on, or has changed since"]
 
@@ -220,12 +221,12 @@ def _keep(run: Path, report: EvaluateReport, features: Path, command: str) -> No
             "split": report.split,
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "features": str(features.absolute()),
-            "sha256": folders.sha256(features),
+            "sha256": sha256(features),
             "command": command,
             "torch": torch.__version__,
         }
     )
-    folders.write_json(path, kept)
+    write_text(path, to_json(kept))
 
 
 callable_stage(__name__)

@@ -22,8 +22,9 @@ from mertool.extract.worker import (
     extract_in_worker,
     part_name,
 )
+from mertool.files import cannot_write
 from mertool.registry import registry
-from mertool.store import FeatureFile, Writer, cannot_write, check_output, json_attr
+from mertool.store import FeatureFile, Writer, check_output, json_attr
 
 MODALITIES = ("text", "audio", "vision")
 

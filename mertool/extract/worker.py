@@ -15,9 +15,11 @@ from typing import Any
 from mertool import media
 from mertool.config import to_dict
 from mertool.errors import MediaError, MertoolError, MertoolWarning, OutputError
+from mertool.files import sha256
 from mertool.registry import registry
 from mertool.store import Stream, Writer, json_attr
-from mertool.types import Clip, Rows
+from mertool.types import Clip, Rows, Word
+from mertool.words import split_words
 
 
 @dataclass(frozen=True)
@@ -141,9 +143,8 @@ def _measure(clip: Clip) -> Clip:
             MertoolWarning,
             stacklevel=2,
         )
-    with open(clip.media, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return dataclasses.replace(clip, end=end, sha256=digest)
+    words = [Word(clip.text[a:b], 0.0, 0.0) for a, b in split_words(clip.text)]
+    return dataclasses.replace(clip, end=end, sha256=sha256(clip.media), words=words)
 
 
 def _stream(plan: StreamPlan, extractor: Any) -> Stream:

@@ -6,13 +6,12 @@ The rows of all clips stand one after the other in `/streams/M/values` (sum T, D
 
 from mertool.store.layout import Stream, is_missing, json_attr
 from mertool.store.reader import FeatureFile
-from mertool.store.writer import Writer, cannot_write, check_output
+from mertool.store.writer import Writer, check_output
 
 __all__ = [
     "FeatureFile",
     "Stream",
     "Writer",
-    "cannot_write",
     "check_output",
     "is_missing",
     "json_attr",

@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 
 from mertool.errors import DataError, OutputError
+from mertool.files import cannot_write
 from mertool.store.layout import CLIP_TEXT, FORMAT, TEXT, VERSION, Stream, label_array
 from mertool.types import Clip, Label, Rows
 from mertool.version import __version__
@@ -40,16 +41,6 @@ def check_output(path: Path, overwrite: bool) -> None:
         probe.unlink()
     except OSError as error:
         raise cannot_write(path, error) from error
-
-
-def cannot_write(path: Path, error: OSError) -> OutputError:
-    """The error for a failed write, with the system's own reason."""
-    reason = os.strerror(error.errno) if error.errno else str(error)
-    return OutputError(
-        f"The output cannot be written: {reason}.",
-        str(path),
-        "Free some space or choose another place with -o; finished clips are kept for --resume.",
-    )
 
 
 class _Disk(io.FileIO):

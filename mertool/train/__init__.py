@@ -21,10 +21,11 @@ from mertool import data as datasets
 from mertool.config import read_toml, resolve, to_dict
 from mertool.device import pick
 from mertool.errors import DataError, OutputError, PluginError, UsageError
+from mertool.files import cannot_write, to_json, write_text
 from mertool.metrics import baseline_of
 from mertool.registry import registry
 from mertool.stage import callable_stage
-from mertool.store import FeatureFile, cannot_write
+from mertool.store import FeatureFile
 from mertool.train import folder as folders
 from mertool.train.checkpoint import Trained, save
 from mertool.train.loop import TrainConfig, Trainer, seed_everything
@@ -210,7 +211,7 @@ def run(
     report.seconds = time.monotonic() - started
     env = json.loads((target_folder / "env.json").read_text(encoding="utf-8"))
     env["train_seconds"] = round(report.seconds, 2)
-    folders.write_json(target_folder / "env.json", env)
+    write_text(target_folder / "env.json", to_json(env))
     return report
 
 
@@ -257,7 +258,7 @@ def _train_seed(
         parts["valid"].y.cpu().numpy(),
         pred.numpy(),
     )
-    folders.write_json(folder / "best.json", best)
+    write_text(folder / "best.json", to_json(best))
     save(folder / "model.safetensors", trained)
     return best
 
@@ -334,7 +335,7 @@ def _record(
                 "Repeat its command (env.json has it), or choose another -o.",
             )
     folders.write_config(folder, resolved)
-    folders.write_json(folder / "env.json", env)
+    write_text(folder / "env.json", to_json(env))
 
 
 def _plain(attrs: dict[str, Any]) -> dict[str, Any]:

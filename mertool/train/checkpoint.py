@@ -17,8 +17,8 @@ from torch import nn
 from mertool.config import resolve, to_dict
 from mertool.data import Normaliser
 from mertool.errors import DataError
+from mertool.files import cannot_write
 from mertool.registry import registry
-from mertool.store import cannot_write
 from mertool.types import DataSpec, Label
 
 

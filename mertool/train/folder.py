@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import json
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,39 +17,11 @@ import torch
 
 from mertool.config import read_toml
 from mertool.errors import DataError
-from mertool.store import cannot_write
+from mertool.files import sha256, to_csv, write_text
 from mertool.types import Label
 from mertool.version import __version__
 
 _PACKAGES = ("numpy", "scipy", "torch", "transformers", "h5py", "safetensors", "scikit-learn")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all.
-
-    Raises:
-        OutputError: The disk is full or closed.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise cannot_write(path, error) from error
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file; NaN becomes null, as JSON has no NaN."""
-    write_text(path, json.dumps(_plain(value), indent=2, ensure_ascii=False) + "\n")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def write_config(folder: Path, config: dict[str, Any]) -> None:
@@ -91,12 +60,6 @@ def models(run: Path) -> list[Path]:
             "Train one: mertool train --plugin NAME FILE -o " + str(run),
         )
     return found
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def environment(data: Path, command: str) -> dict[str, Any]:
@@ -148,23 +111,7 @@ def write_predictions(
         y: (N, 1), (N,) or (N, K) true values, or None.
         pred: (N, K) raw predictions.
     """
-    rows = prediction_rows(label, ids, y, pred)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", newline="", encoding="utf-8") as file:
-            write_csv(file, rows)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise cannot_write(path, error) from error
-
-
-def write_csv(file: Any, rows: Iterable[dict[str, Any]]) -> None:
-    """Write dictionaries with the same keys as CSV."""
-    rows = list(rows)
-    writer = csv.DictWriter(file, list(rows[0]) if rows else ["id"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    write_text(path, to_csv(prediction_rows(label, ids, y, pred)))
 
 
 def prediction_rows(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import time
@@ -18,6 +17,7 @@ from torch.nn import functional as F
 
 from mertool.data import Dataset
 from mertool.errors import MertoolError, PluginError
+from mertool.files import to_json
 from mertool.metrics import scores
 from mertool.types import Batch, DataSpec, FusionOutput
 
@@ -194,6 +194,12 @@ class Trainer:
                 started = time.monotonic()
                 terms = self._epoch(optimizer, schedule, order)
                 valid_loss, pred = self.evaluate(self.valid)
+                if not math.isfinite(terms["total"]) or not math.isfinite(valid_loss):
+                    raise MertoolError(
+                        f"The loss is not finite in epoch {epoch} (seed {seed}).",
+                        str(log),
+                        f"Lower the learning rate: --set train.lr={config.lr / 10:g}",
+                    )
                 line = {
                     "epoch": epoch,
                     "lr": schedule.get_last_lr()[0],
@@ -202,16 +208,10 @@ class Trainer:
                     "valid": _flat(scores(self.valid.label, self.valid.y, pred)),
                     "seconds": round(time.monotonic() - started, 3),
                 }
-                file.write(json.dumps(line) + "\n")
+                file.write(to_json(line, indent=None) + "\n")
                 file.flush()
                 if on_epoch:
                     on_epoch(line)
-                if not math.isfinite(terms["total"]) or not math.isfinite(valid_loss):
-                    raise MertoolError(
-                        f"The loss is not finite in epoch {epoch} (seed {seed}).",
-                        str(log),
-                        f"Lower the learning rate: --set train.lr={config.lr / 10:g}",
-                    )
                 if valid_loss < best["valid_loss"]:
                     best = line
                     weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
