@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import functools
-import signal
-import threading
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from mertool.align.place import Found, Plan, aligner_of, needs_media, place_words, reason
 from mertool.align.pool import POOLS, by_segments, by_words
 from mertool.config import resolve
-from mertool.errors import DataError, MertoolError, MertoolWarning, UsageError
+from mertool.errors import DataError, UsageError
 from mertool.registry import registry
 from mertool.stage import callable_stage
 from mertool.store import FeatureFile, Stream, Writer, check_output, json_attr
-from mertool.types import Clip, Word
-from mertool.words import split_words
+from mertool.types import Clip
 
 
 @dataclass
@@ -47,36 +42,6 @@ class AlignReport:
     def exit_code(self) -> int:
         """0, or 3 when some clips failed."""
         return 3 if self.failures else 0
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What to do with every clip.
-
-    Attributes:
-        segments: Number of equal segments; 0 = words.
-        pool: How rows are pooled.
-        use_words: Word times are needed.
-        aligner: Class of the aligner.
-        config: Its settings.
-        media: Folder of the media instead of each clip's source.
-    """
-
-    segments: int
-    pool: str
-    use_words: bool
-    aligner: type
-    config: Any
-    media: str | None
-
-
-@dataclass
-class _Found:
-    """Words of one clip, or why there are none."""
-
-    words: list[Word] | None = None
-    error: str = ""
-    notes: list[str] = field(default_factory=list)
 
 
 def run(
@@ -131,8 +96,8 @@ def run(
         _check_streams(file)
         check_output(out, overwrite)
         use_words = not segments or any(s.text for s in file.streams.values())
-        plan = _Plan(segments, pool, use_words, cls, config, str(media) if media else None)
-        runs_aligner = use_words and _needs_media(file, plan)
+        plan = Plan(segments, pool, use_words, cls, config, str(media) if media else None)
+        runs_aligner = use_words and needs_media(file, plan)
         streams = {
             name: _aligned_stream(stream, pool, aligner if runs_aligner else "")
             for name, stream in file.streams.items()
@@ -141,20 +106,25 @@ def run(
         attrs = {key: value for key, value in file.attrs.items() if key not in own}
         attrs |= {"command": command, "alignment": f"segments:{segments}" if segments else "word"}
         if runs_aligner:
-            _aligner(cls, config)  # an aligner that cannot start is no fault of the clips
+            aligner_of(cls, config)  # an aligner that cannot start is no fault of the clips
         report = AlignReport(out)
         with Writer(out, streams, list(file.labels.values()), attrs) as writer:
             for failure in file.failures:
                 writer.fail(*failure)
             bar = tqdm(
-                _place(file, plan, jobs if runs_aligner else 1),
+                place_words(file, plan, jobs if runs_aligner else 1),
                 "align",
                 len(file),
                 unit="clip",
                 disable=None if progress else True,
             )
-            for clip, found in bar:
-                _add(clip, found, file.streams, plan, writer, report)
+            kept = []
+            for i, (clip, found) in enumerate(bar):
+                if _add(clip, found, file.streams, plan, writer, report):
+                    kept.append(i)
+            for name in file.splits:
+                values = file.split(name)
+                writer.split(name, [values[i] for i in kept])
             if report.failures and not report.clips:
                 name, _, error = report.failures[0]
                 raise DataError(
@@ -195,7 +165,7 @@ def _check_streams(file: FeatureFile) -> None:
             raise DataError(
                 f'The rows of stream "{name}" have neither times nor words; they cannot be placed.',
                 str(file.path),
-                f"Leave it out (mertool data select), or extract {name} from the media.",
+                f"Extract {name} from the media, without that stream.",
             )
 
 
@@ -210,118 +180,15 @@ def _aligned_stream(stream: Stream, pool: str, aligner: str) -> Stream:
     return replace(stream, attrs={**attrs, "timed": True, "rate": 0.0})
 
 
-def _stored(clip: Clip) -> bool:
-    """Whether the file has the times of the clip's words already."""
-    words = clip.words or []
-    return len(words) == len(split_words(clip.text)) and any(w.score >= 0 for w in words)
-
-
-def _media_of(clip: Clip, plan: _Plan) -> Path:
-    return Path(plan.media or clip.source) / clip.path
-
-
-def _needs_media(file: FeatureFile, plan: _Plan) -> bool:
-    """Whether any clip needs the aligner; refuse if no media are there at all."""
-    missing = None
-    columns = zip(*(file.column(key) for key in ("path", "source", "text")), strict=True)
-    for i, (path, source, text) in enumerate(columns):
-        clip = Clip("", path, source, text=text)
-        if split_words(text) and not _stored(replace(clip, words=file.words(i))):
-            missing = missing or clip
-            if path and _media_of(clip, plan).is_file():
-                return True
-    if missing is None:
-        return False
-    where = str(_media_of(missing, plan)) if missing.path else "The clips name no media files."
-    raise DataError(
-        "The words have no times yet, and no clip's media can be found to align them with.",
-        where,
-        "Say where the media are: --media DIR (the folder that extract was given)",
-    )
-
-
-def _place(file: FeatureFile, plan: _Plan, jobs: int) -> Iterator[tuple[Clip, _Found]]:
-    """Every clip with its words, in order."""
-    if jobs == 1:
-        for clip in file:
-            yield clip, _find(replace(clip, streams=None), plan)
-        return
-    from joblib import Parallel, delayed
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
-
-    # Clips are read twice, once for the workers (without rows) and once here, so that the
-    # workers' queue never holds rows.
-    results = Parallel(jobs, return_as="generator")(
-        delayed(_find_in_worker)(replace(clip, streams=None), plan) for clip in file
-    )
-    try:
-        yield from zip(file, results, strict=True)
-    except TerminatedWorkerError as error:
-        raise MertoolError(
-            "A worker process died: killed for its memory, or crashed on a damaged file.",
-            str(file.path),
-            "Try again with fewer processes (-j 1).",
-        ) from error
-
-
-@functools.lru_cache(maxsize=1)
-def _aligner(cls: type, config: Any) -> Any:
-    """The aligner of this process."""
-    return cls(config)
-
-
-def _find(clip: Clip, plan: _Plan) -> _Found:
-    """Find the words of one clip; whatever goes wrong concerns this clip alone."""
-    if not plan.use_words or _stored(clip):
-        return _Found(clip.words)
-    if not split_words(clip.text):
-        return _Found([])
-    path = _media_of(clip, plan)
-    if not (clip.path and path.is_file()):
-        return _Found(error=f"The media file is missing: {path}" if clip.path else "No media file.")
-    source = plan.media or clip.source
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            found = _Found(_aligner(plan.aligner, plan.config).align(replace(clip, source=source)))
-            _check_words(found.words, clip)
-        except Exception as error:  # a broken clip, or a foreign aligner's mistake
-            found = _Found(error=_reason(error))
-    found.notes = [str(w.message) for w in caught if issubclass(w.category, MertoolWarning)]
-    return found
-
-
-def _find_in_worker(clip: Clip, plan: _Plan) -> _Found:
-    """`_find` in a worker process, where Ctrl-C is left to the parent."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return _find(clip, plan)
-
-
-def _check_words(words: Sequence[Word], clip: Clip) -> None:
-    expected = len(split_words(clip.text))
-    if len(words) != expected:
-        raise DataError(f"The aligner gave {len(words)} words for {expected}.")
-    times = np.array([(w.start, w.end) for w in words])
-    if not (np.isfinite(times).all() and (np.diff(times.ravel()) >= 0).all() and times[0, 0] >= 0):
-        raise DataError("The aligner gave words that are out of order or overlap.")
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, MertoolError):
-        return str(error).replace("\n  ", " ")
-    return f"{type(error).__name__}: {error}"
-
-
 def _add(
     clip: Clip,
-    found: _Found,
+    found: Found,
     streams: dict[str, Stream],
-    plan: _Plan,
+    plan: Plan,
     writer: Writer,
     report: AlignReport,
-) -> None:
-    """Pool one clip into the output, or note its failure."""
+) -> bool:
+    """Pool one clip into the output, or note its failure; say whether it went well."""
     report.warnings += [(clip.id, note) for note in found.notes]
     error, rows = found.error, {}
     if not error:
@@ -334,17 +201,18 @@ def _add(
             else:
                 rows = by_words(clip, words, streams, plan.pool)
         except DataError as problem:
-            error = _reason(problem)
+            error = reason(problem)
     if error:
         report.failures.append((clip.id, "align", error))
         writer.fail(clip.id, "align", error)
-        return
+        return False
     if plan.use_words:
         clip.words = words
         report.words += len(words)
         report.unaligned_words += sum(w.score < 0 for w in words)
     writer.add(clip, rows)
     report.clips += 1
+    return True
 
 
 callable_stage(__name__)

@@ -197,10 +197,10 @@ def write(path: Path, frames: Iterator[np.ndarray], speech: np.ndarray) -> None:
     import av
 
     with av.open(str(path), "w") as file:
-        # One thread: the same input then gives the same file on every machine.
-        video = file.add_stream(
-            "libx264", FPS, options={"crf": "25", "preset": "slow", "threads": "1"}
-        )
+        # The same frames shall give the same file: one thread, and no macroblock tree, whose
+        # optimised code gave another file at every run.
+        coding = {"crf": "25", "preset": "slow", "threads": "1", "x264-params": "mbtree=0"}
+        video = file.add_stream("libx264", FPS, options=coding)
         video.width, video.height, video.pix_fmt = SIZE, SIZE, "yuv420p"
         audio = file.add_stream("aac", RATE, layout="mono")
         audio.bit_rate = 40_000

@@ -165,17 +165,20 @@ class FeatureFile:
         """(N,) of a text column of /clips: id, path, source, split, speaker, text, language."""
         return self._strings(f"clips/{name}")
 
+    @property
+    def splits(self) -> list[str]:
+        """Names of the splits."""
+        return list(self._file["splits"])
+
     def split(self, name: str = "default") -> list[str]:
         """(N,) "train", "valid", "test" or "" of each clip.
 
         Raises:
             DataError: No split of that name.
         """
-        if name not in self._file["splits"]:
+        if name not in self.splits:
             raise DataError(
-                f'There is no split "{name}".',
-                str(self.path),
-                did_you_mean(name, self._file["splits"]),
+                f'There is no split "{name}".', str(self.path), did_you_mean(name, self.splits)
             )
         return self._strings(f"splits/{name}")
 

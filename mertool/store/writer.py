@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -114,6 +115,7 @@ class Writer:
         self._streams, self._labels = dict(streams), list(labels)
         self._attrs = dict(attrs or {})
         self._clips: list[Clip] = []
+        self._splits: dict[str, list[str]] = {}
         self._failures: list[tuple[str, str, str]] = []
         self._offsets: dict[str, list[int]] = {name: [0] for name in streams}
         self._buffers: dict[str, list[Rows]] = {name: [] for name in streams}
@@ -124,6 +126,7 @@ class Writer:
         with self._disk():
             self._raw = _Disk(self._temporary)
             self._file = h5py.File(self._raw, "w")
+            self._file.create_group("streams", track_order=True)
             for name, stream in self._streams.items():
                 self._create(name, stream)
         return self
@@ -159,11 +162,16 @@ class Writer:
             if self._held[name] > _BUFFER:
                 with self._disk():
                     self._flush(name)
-        self._clips.append(clip)
+        # Rows are on their way to disk: a long file must not also stay in memory.
+        self._clips.append(dataclasses.replace(clip, streams=None))
 
     def fail(self, clip_id: str, stage: str, error: str) -> None:
         """Record a clip that could not be processed."""
         self._failures.append((clip_id, stage, error))
+
+    def split(self, name: str, values: Sequence[str]) -> None:
+        """Add a named split: (N,) of train, valid, test or "", for the clips added so far."""
+        self._splits[name] = list(values)
 
     def _flush(self, name: str) -> None:
         held, self._buffers[name], self._held[name] = self._buffers[name], [], 0
@@ -214,13 +222,12 @@ class Writer:
             self._flush(name)
             self._raise_lost_write()
             file[f"streams/{name}/offsets"] = np.array(self._offsets[name], "i8")
-        file.require_group("streams")
         clips = self._clips
         for key in CLIP_TEXT:
             file[f"clips/{key}"] = np.array([getattr(c, key) for c in clips], dtype=TEXT)
         file["clips/start"] = np.array([c.start for c in clips], "f8")
         file["clips/end"] = np.array([np.nan if c.end is None else c.end for c in clips], "f8")
-        file.create_group("clips/labels")
+        file.create_group("clips/labels", track_order=True)
         for label in self._labels:
             dataset = file.create_dataset(
                 f"clips/labels/{label.name}", data=label_array(label, clips)
@@ -228,7 +235,8 @@ class Writer:
             dataset.attrs["task"] = label.task
             dataset.attrs["classes"] = np.array(label.classes, dtype=TEXT)
             dataset.attrs["range"] = np.array(label.range, "f8")
-        file["splits/default"] = np.array([c.split for c in clips], dtype=TEXT)
+        for name, values in {"default": [c.split for c in clips], **self._splits}.items():
+            file[f"splits/{name}"] = np.array(values, dtype=TEXT)
         words = [c.words or [] for c in clips]
         flat = [w for ws in words for w in ws]
         file["words/word"] = np.array([w.text for w in flat], dtype=TEXT)

@@ -165,11 +165,10 @@ def run(
             m: {"columns": list(file.streams[m].columns), "attrs": _plain(file.streams[m].attrs)}
             for m in streams
         }
-        alignment = {} if file.alignment == "none" else {
-            "to": file.alignment,
-            "aligner": str(file.attrs.get("aligner", "")),
-            "pool": str(file.attrs.get("pool", "mean")),
-        }  # fmt: skip
+        alignment = {}
+        if file.alignment != "none":
+            how = made[streams[0]]["attrs"]
+            alignment = {"to": file.alignment, **{k: how.get(k, "") for k in ("aligner", "pool")}}
     normaliser = datasets.Normaliser.fit(parts["train"])
     baseline = baseline_of(target, parts["train"].y)
     for part in parts.values():

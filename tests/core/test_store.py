@@ -106,6 +106,21 @@ def test_to_numpy(file):
     np.testing.assert_array_equal(arrays["labels"]["traits"], [[1, 0, 1], [-1, -1, -1]])
 
 
+def test_named_splits_and_the_order_of_streams(tmp_path):
+    streams = {name: Stream(("p",)) for name in ("text", "audio", "vision")}
+    labels = [Label(name, "regression") for name in ("z", "a")]
+    with Writer(tmp_path / "x.h5", streams, labels) as writer:
+        for i in range(3):
+            writer.add(Clip(str(i), split="train"), {})
+        writer.split("fold-0", ["train", "valid", "test"])
+    with mertool.open(tmp_path / "x.h5") as f:
+        assert list(f.streams) == ["text", "audio", "vision"] and list(f.labels) == ["z", "a"]
+        assert f.splits == ["default", "fold-0"]
+        assert f.split("fold-0") == ["train", "valid", "test"] and f.split() == ["train"] * 3
+        with pytest.raises(DataError, match='Did you mean "fold-0"'):
+            f.split("fold-1")
+
+
 def test_many_clips_pass_the_buffer(tmp_path, monkeypatch):
     monkeypatch.setattr("mertool.store.writer._BUFFER", 50)
     with Writer(tmp_path / "x.h5", {"a": Stream(("p", "q", "r"))}) as writer:

