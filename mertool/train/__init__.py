@@ -1,34 +1,32 @@
 """Training: `mertool.train(features, plugin=...)`.
 
-loop.py trains one seed, checkpoint.py saves it, folder.py knows the run folder.
+prepare.py reads the data, loop.py trains one seed, checkpoint.py saves it, folder.py knows the
+run folder.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
 from tqdm import tqdm
 
-from mertool import data as datasets
 from mertool.config import read_toml, resolve, to_dict
+from mertool.data import DataConfig
 from mertool.device import pick
-from mertool.errors import DataError, OutputError, PluginError, UsageError
+from mertool.errors import PluginError, UsageError
 from mertool.files import cannot_write, to_json, write_text
-from mertool.metrics import baseline_of
 from mertool.registry import registry
 from mertool.stage import callable_stage
-from mertool.store import FeatureFile
 from mertool.train import folder as folders
 from mertool.train.checkpoint import Trained, save
 from mertool.train.loop import TrainConfig, Trainer, seed_everything
+from mertool.train.prepare import Prepared, prepare
 
 SEEDS = (1111, 1112, 1113, 1114, 1115)
 
@@ -128,103 +126,85 @@ def run(
     """
     started = time.monotonic()
     base = read_toml(config) if config is not None else {}
-    chosen = dict(base.pop("run", {}))
-    arguments = {
-        "plugin": plugin, "features": features, "label": label, "modalities": modalities,
-        "seeds": seeds, "splits": splits,
-    }  # fmt: skip
-    chosen.update({k: v for k, v in arguments.items() if v is not None})
-    for needed, hint in (("plugin", "--plugin NAME"), ("features", "mertool train FILE.h5")):
-        if needed not in chosen:
-            raise UsageError(f"Training needs {needed}.", "", f"Give {hint}.")
+    chosen = _choose(
+        base.pop("run", {}), plugin=plugin, features=features, label=label,
+        modalities=modalities, seeds=seeds, splits=splits,
+    )  # fmt: skip
     entry = registry().get("fusion", chosen["plugin"])
     fusion = registry().load("fusion", chosen["plugin"])
-    configs = resolve(
-        {"fusion": fusion.Config, "train": TrainConfig, "data": datasets.DataConfig},
-        settings,
-        base,
-    )
-    seed_list = parse_seeds(chosen.get("seeds", 5))
+    sections = {"fusion": fusion.Config, "train": TrainConfig, "data": DataConfig}
+    configs = resolve(sections, settings, base)
+    chosen["seeds"] = parse_seeds(chosen["seeds"])
     where = pick(device)
     features = Path(chosen["features"])
-    with FeatureFile(features) as file:
-        target = datasets.pick_label(file, chosen.get("label"))
-        streams = datasets.pick_streams(file, chosen.get("modalities"))
-        split_name = chosen.get("splits", "default")
-        assigned, note = datasets.assign_splits(file, split_name)
-        parts = {}
-        for name in ("train", "valid"):
-            wanted = datasets.of_split(assigned, name, file.path)
-            parts[name] = datasets.Dataset(file, target, streams, wanted, configs["data"])
-        report = TrainReport(str(out or Path("runs") / chosen["plugin"]))
-        report.plugin, report.label, report.streams = chosen["plugin"], target.name, streams
-        report.notes = [note] if note else []
-        _check(parts, configs["data"], report, file)
-        spec = datasets.make_spec(file, target, parts["train"])
-        made = {
-            m: {"columns": list(file.streams[m].columns), "attrs": _plain(file.streams[m].attrs)}
-            for m in streams
-        }
-        alignment = {}
-        if file.alignment != "none":
-            how = made[streams[0]]["attrs"]
-            alignment = {"to": file.alignment, **{k: how.get(k, "") for k in ("aligner", "pool")}}
-    normaliser = datasets.Normaliser.fit(parts["train"])
-    baseline = baseline_of(target, parts["train"].y)
-    for part in parts.values():
-        part.normalise(normaliser)
-    target_folder = _open_run(Path(report.run), resume, overwrite)
-    resolved = {
-        "run": {
-            "plugin": chosen["plugin"], "features": str(features), "label": target.name,
-            "modalities": streams, "seeds": seed_list, "splits": split_name,
-        },
-        **{name: to_dict(value) for name, value in configs.items()},
-    }  # fmt: skip
-    _record(target_folder, resolved, features, command, resume)
-    for part in parts.values():
-        part.to(where)
-    facts = {"task_loss": "mse", "fixed_length": False, **entry.facts}
-    trained = Trained(
-        plugin=chosen["plugin"], config=configs["fusion"], spec=spec, label=target,
-        normaliser=normaliser, seed=0, facts=facts, streams=made,
-        data=dataclasses.asdict(configs["data"]), alignment=alignment, baseline=baseline,
+    ready = prepare(features, chosen, configs["data"])
+    chosen |= {"label": ready.label.name, "modalities": list(ready.streams)}
+    report = TrainReport(
+        str(out or Path("runs") / chosen["plugin"]), chosen["plugin"], ready.label.name,
+        list(ready.streams), {k: len(v) for k, v in ready.parts.items()}, notes=ready.notes,
     )  # fmt: skip
+    folder = folders.open_run(Path(report.run), resume, overwrite)
+    resolved = {"run": chosen, **{name: to_dict(value) for name, value in configs.items()}}
+    env = folders.record(folder, resolved, features, command, resume)
+    for part in ready.parts.values():
+        part.to(where)
+    trained = Trained(
+        plugin=chosen["plugin"], config=configs["fusion"], spec=ready.spec, label=ready.label,
+        normaliser=ready.normaliser, seed=0,
+        facts={"task_loss": "mse", "fixed_length": False, **entry.facts},
+        streams=ready.streams, data=to_dict(configs["data"]), alignment=ready.alignment,
+        baseline=ready.baseline,
+    )  # fmt: skip
+    epochs = configs["train"].epochs
     with tqdm(
-        total=len(seed_list) * configs["train"].epochs,
+        total=len(chosen["seeds"]) * epochs,
         unit="epoch", desc="train", disable=None if progress else True,
     ) as bar:  # fmt: skip
-        for n, seed in enumerate(seed_list):
-            folder = target_folder / f"seed-{seed}"
-            best = _finished(folder) if resume else None
+        for n, seed in enumerate(chosen["seeds"]):
+            place = folder / f"seed-{seed}"
+            best = _finished(place) if resume else None
             if best is not None:
                 report.resumed.append(seed)
             else:
                 best = _train_seed(
-                    fusion, trained, configs["train"], parts, where, seed, folder, bar
+                    fusion, trained, configs["train"], ready, where, seed, place, bar
                 )
             report.parameters = best["parameters"]
             report.seeds[seed] = best
-            bar.n = (n + 1) * configs["train"].epochs
+            bar.n = (n + 1) * epochs  # an early stop leaves some epochs out
             bar.refresh()
     report.seconds = time.monotonic() - started
-    env = json.loads((target_folder / "env.json").read_text(encoding="utf-8"))
-    env["train_seconds"] = round(report.seconds, 2)
-    write_text(target_folder / "env.json", to_json(env))
+    write_text(folder / "env.json", to_json({**env, "train_seconds": round(report.seconds, 2)}))
     return report
+
+
+def _choose(base: dict[str, Any], **arguments: Any) -> dict[str, Any]:
+    """What to train on what: arguments win over the config file, which wins over defaults.
+
+    Raises:
+        UsageError: No plugin or no features are given.
+    """
+    given = {k: v for k, v in arguments.items() if v is not None}
+    chosen = {"seeds": 5, "splits": "default", **base, **given}
+    for needed, hint in (("plugin", "--plugin NAME"), ("features", "mertool train FILE.h5")):
+        if needed not in chosen:
+            raise UsageError(f"Training needs {needed}.", "", f"Give {hint}.")
+    chosen["features"] = str(chosen["features"])
+    return chosen
 
 
 def _train_seed(
     fusion: Any,
     trained: Trained,
     config: TrainConfig,
-    parts: dict[str, datasets.Dataset],
-    device: Any,
+    ready: Prepared,
+    device: torch.device,
     seed: int,
     folder: Path,
     bar: tqdm,
 ) -> dict[str, Any]:
     """Train one seed and write its folder; the checkpoint comes last and marks it finished."""
+    parts = ready.parts
     seed_everything(seed)
     try:
         model = fusion(trained.config, trained.spec).to(device)
@@ -266,80 +246,6 @@ def _finished(folder: Path) -> dict[str, Any] | None:
     if not (folder / "model.safetensors").is_file():
         return None
     return json.loads((folder / "best.json").read_text(encoding="utf-8"))
-
-
-def _check(
-    parts: dict[str, datasets.Dataset],
-    config: datasets.DataConfig,
-    report: TrainReport,
-    file: FeatureFile,
-) -> None:
-    """Count what is used, and say what is left out or cut."""
-    for name, part in parts.items():
-        report.clips[name] = len(part)
-        if part.unlabelled:
-            report.notes.append(f"{part.unlabelled} {name} clips have no label and are left out")
-        if not len(part):
-            raise DataError(
-                f"No labelled clip is in the {name} split.", str(file.path), "Label some clips."
-            )
-    for stream in report.streams:
-        cropped = sum(part.cropped[stream] for part in parts.values())
-        if cropped:
-            report.notes.append(
-                f"{cropped} clips have more than {config.max_length} {stream} rows and are cut: "
-                "align --to segments:N keeps all of a clip, --set data.max_length=N cuts later"
-            )
-
-
-def _open_run(folder: Path, resume: bool, overwrite: bool) -> Path:
-    if resume and overwrite:
-        raise UsageError("Resume or overwrite?", "--resume --overwrite", "Give one of the two.")
-    if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
-        if overwrite:
-            if not (folder / "config.toml").is_file():
-                raise OutputError(
-                    "The output is no run; it is not overwritten.",
-                    str(folder),
-                    "Choose another -o.",
-                )
-            shutil.rmtree(folder)
-        elif not resume:
-            raise OutputError(
-                "The run exists already.",
-                str(folder),
-                "Choose another with -o, go on with --resume, or replace it with --overwrite.",
-            )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
-    return folder
-
-
-def _record(
-    folder: Path, resolved: dict[str, Any], features: Path, command: str, resume: bool
-) -> None:
-    """Write config.toml and env.json; a resumed run must have the same settings and data."""
-    env = folders.environment(features, command)
-    if resume and (folder / "config.toml").is_file():
-        before, now = folders.read_config(folder), json.loads(json.dumps(resolved))
-        for side in (before, now):
-            side["run"].pop("seeds"), side["run"].pop("features")
-        old = json.loads((folder / "env.json").read_text(encoding="utf-8"))
-        if before != now or old["data"]["sha256"] != env["data"]["sha256"]:
-            raise OutputError(
-                "The run was made with other settings or other data.",
-                str(folder),
-                "Repeat its command (env.json has it), or choose another -o.",
-            )
-    folders.write_config(folder, resolved)
-    write_text(folder / "env.json", to_json(env))
-
-
-def _plain(attrs: dict[str, Any]) -> dict[str, Any]:
-    """HDF5 attributes as JSON values."""
-    return {k: v.item() if isinstance(v, np.generic) else str(v) for k, v in attrs.items()}
 
 
 callable_stage(__name__)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -16,8 +18,8 @@ import tomli_w
 import torch
 
 from mertool.config import read_toml
-from mertool.errors import DataError
-from mertool.files import sha256, to_csv, write_text
+from mertool.errors import DataError, OutputError, UsageError
+from mertool.files import cannot_write, sha256, to_csv, to_json, write_text
 from mertool.types import Label
 from mertool.version import __version__
 
@@ -42,6 +44,62 @@ def read_config(folder: Path) -> dict[str, Any]:
             "A run is a folder that mertool train wrote; a lone model.safetensors also serves.",
         )
     return read_toml(folder / "config.toml")
+
+
+def open_run(folder: Path, resume: bool, overwrite: bool) -> Path:
+    """Make the run folder, or refuse.
+
+    Raises:
+        OutputError: It exists and neither resume nor overwrite is set, it is no run, or it cannot
+            be made.
+    """
+    if resume and overwrite:
+        raise UsageError("Resume or overwrite?", "--resume --overwrite", "Give one of the two.")
+    if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
+        if overwrite:
+            if not (folder / "config.toml").is_file():
+                raise OutputError(
+                    "The output is no run; it is not overwritten.",
+                    str(folder),
+                    "Choose another -o.",
+                )
+            shutil.rmtree(folder)
+        elif not resume:
+            raise OutputError(
+                "The run exists already.",
+                str(folder),
+                "Choose another with -o, go on with --resume, or replace it with --overwrite.",
+            )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    return folder
+
+
+def record(
+    folder: Path, resolved: dict[str, Any], features: Path, command: str, resume: bool
+) -> dict[str, Any]:
+    """Write config.toml and env.json, and return the latter.
+
+    Raises:
+        OutputError: A resumed run has other settings or other data, or the disk is full.
+    """
+    env = environment(features, command)
+    if resume and (folder / "config.toml").is_file():
+        before, now = read_config(folder), json.loads(json.dumps(resolved))
+        for side in (before, now):
+            side["run"].pop("seeds"), side["run"].pop("features")
+        old = json.loads((folder / "env.json").read_text(encoding="utf-8"))
+        if before != now or old["data"]["sha256"] != env["data"]["sha256"]:
+            raise OutputError(
+                "The run was made with other settings or other data.",
+                str(folder),
+                "Repeat its command (env.json has it), or choose another -o.",
+            )
+    write_config(folder, resolved)
+    write_text(folder / "env.json", to_json(env))
+    return env
 
 
 def models(run: Path) -> list[Path]:
