@@ -20,5 +20,7 @@ def shared() -> Path:
     beside = Path(__file__).resolve().parents[2] / "shared"
     folder = Path(os.environ.get("MERTOOL_SHARED", beside))
     if not folder.is_dir():
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"no shared data at {folder}: tests that need them may not skip here")
         pytest.skip("no shared data: set MERTOOL_SHARED to its folder")
     return folder

@@ -7,9 +7,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mertool.errors import OutputError
-from mertool.evaluate import EvaluateReport
+
+if TYPE_CHECKING:
+    from mertool.evaluate import EvaluateReport
 
 CLIPS = Path(__file__).parent / "clips"
 
@@ -54,6 +57,8 @@ def run(
     Raises:
         OutputError: The folder exists or cannot be written.
     """
+    import torch
+
     from mertool import align, evaluate, extract, train
 
     started = time.monotonic()
@@ -78,10 +83,14 @@ def run(
     align.run(features, aligned, progress=progress, command="mertool demo")
     options = " ".join(f"--set {s}" for s in SETTINGS)
     say(f"$ mertool train --plugin mcr {aligned} -o {run_folder} --seeds {SEEDS} {options}")
+    # On data this small several threads only wait for each other.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     train.run(
         aligned, run_folder, plugin="mcr", seeds=SEEDS, settings=SETTINGS, device="cpu",
         progress=progress, command="mertool demo",
     )  # fmt: skip
+    torch.set_num_threads(threads)
     say(f"$ mertool evaluate {run_folder}")
     scores = evaluate.run(run_folder, device="cpu", command="mertool demo")
     files = {

@@ -123,7 +123,6 @@ def plans() -> list[Plan]:
     shown = FIDELITY * signal[:, None] + np.sqrt(1 - FIDELITY**2) * basis[:, 2:]
     words, voice, face = (shown / np.abs(shown).max(axis=0)).T
     sentence = words.argsort().argsort()  # the sentence of the same rank
-
     scores = np.column_stack([label, voice, face])
 
     # Deal the clips out along the scale, so that every speaker and split covers all of it.
@@ -161,7 +160,7 @@ def speak(plan: Plan) -> np.ndarray:
                 f"{' '.join(command)}: {said.stderr.strip()}",
                 f"Install espeak-ng {ESPEAK_VERSION} or later with its English voices.",
             )
-        _, speech = wavfile.read(wav)
+        speech = wavfile.read(wav)[1].astype(float)
     speech = speech[: np.flatnonzero(np.abs(speech) > 0.01 * np.abs(speech).max())[-1]]
     # Vocal effort: a brighter spectrum when positive, a duller one when negative.
     speech = lfilter([1, -0.5 * plan.voice], [1], speech)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -263,7 +264,10 @@ def _in_workers(tasks: list[Task], jobs: int) -> Iterator[Outcome]:
 
     from joblib.externals.loky import get_reusable_executor
 
-    pool = get_reusable_executor(max_workers=jobs, kill_workers=True, reuse=False)
+    # Each worker gets its share of the cores; more threads than cores only wait for each other.
+    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    env = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
+    pool = get_reusable_executor(max_workers=jobs, kill_workers=True, reuse=False, env=env)
     finished = False
     try:
         futures = [pool.submit(extract_in_worker, *task) for task in tasks]
