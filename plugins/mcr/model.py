@@ -64,6 +64,7 @@ class TargetLayer(nn.Module):
         Z_ds: Tensor,
         mask_t: Tensor,
         mask_s: list[Tensor],
+        record: bool = False,
     ) -> tuple[Tensor, Trace]:
         """Reinforce the target.
 
@@ -73,6 +74,7 @@ class TargetLayer(nn.Module):
             Z_ds: (B, T_ds, d), the sources together, for the SCU.
             mask_t: (B, T_t).
             mask_s: (B, T_s) of each source.
+            record: Whether the SCU's attentions are wanted in the trace.
 
         Returns:
             The new Z_t (B, T_t, d), zero at padded steps, and the trace.
@@ -84,7 +86,7 @@ class TargetLayer(nn.Module):
         if self.scu is not None:
             query = zero_padding(parts.pop(), mask_t) if self.serial and parts else Z_t
             Z_tb, trace.scu, trace.own, trace.gamma = self.scu(
-                query, Z_ds, mask_t, torch.cat(mask_s, dim=1)
+                query, Z_ds, mask_t, torch.cat(mask_s, dim=1), record
             )  # eq. 6
             parts.append(Z_tb)
         return zero_padding(sum(parts), mask_t), trace  # Z_t = Z_ta + Z_tb
@@ -230,6 +232,7 @@ class MCR(nn.Module):
                     joint[t],
                     mask[t],
                     [mask[s] for s in names],
+                    batch.record,
                 )
                 if batch.record:
                     self._record(i + 1, t, trace, mask, weights, attention)
@@ -239,8 +242,8 @@ class MCR(nn.Module):
         Z_fin = torch.cat([target[t] for t in self.sources], dim=1)  # section 3.2
         mask_fin = torch.cat([mask[t] for t in self.sources], dim=1)
         for i, encoder in enumerate(self.encoder):
-            Z_fin, attended = encoder(Z_fin, mask_fin)
-            if batch.record:
+            Z_fin, attended = encoder(Z_fin, mask_fin, batch.record)
+            if attended is not None:
                 attention[f"encoder.{i + 1}"] = drawn(attended, mask_fin)
         pooled = masked_mean(self.norm(Z_fin), mask_fin)
         features = {}

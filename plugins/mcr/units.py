@@ -159,8 +159,8 @@ class SCU(nn.Module):
         self.feed_forward = FeedForward(d, dropout)
 
     def forward(
-        self, Z_t: Tensor, Z_ds: Tensor, mask_t: Tensor, mask_ds: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        self, Z_t: Tensor, Z_ds: Tensor, mask_t: Tensor, mask_ds: Tensor, record: bool = False
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
         """Reinforce the target with its concatenated sources and with itself.
 
         Args:
@@ -168,14 +168,18 @@ class SCU(nn.Module):
             Z_ds: (B, T_ds, d).
             mask_t: (B, T_t).
             mask_ds: (B, T_ds).
+            record: Whether the attentions are wanted.
 
         Returns:
-            Z_tb (B, T_t, d); the attentions (B, H, T_t, T_ds) and (B, H, T_t, T_t); gamma (B, 2)
-            of the cross and the self branch, None without an attention layer.
+            Z_tb (B, T_t, d); the attentions (B, H, T_t, T_ds) and (B, H, T_t, T_t), None unless
+            recorded; gamma (B, 2) of the cross and the self branch, None without an attention
+            layer.
         """
         target = self.norm_t(Z_t)
-        Z_cross, to_sources = self.cross_attention(self.norm_ds(Z_ds), target, mask_ds)  # eq. 7
-        Z_self, to_itself = self.self_attention(target, target, mask_t)  # eq. 8
+        Z_cross, to_sources = self.cross_attention(
+            self.norm_ds(Z_ds), target, mask_ds, record
+        )  # eq. 7
+        Z_self, to_itself = self.self_attention(target, target, mask_t, record)  # eq. 8
         # Padded steps must not reach the flattened sum of eq. 9.
         Z_cross = zero_padding(self.dropout(Z_cross), mask_t)
         Z_self = zero_padding(self.dropout(Z_self), mask_t)

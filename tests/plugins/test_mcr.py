@@ -251,8 +251,9 @@ def test_order_of_clips_and_labels_do_not_matter() -> None:
     torch.testing.assert_close(model(alone).pred, pred[1:2])
 
 
+@pytest.mark.parametrize("record", [False, True])
 @pytest.mark.parametrize("settings", [{}, {"targets": ("text",), "structure": "serial"}], ids=str)
-def test_takes_no_decision_from_values(settings: dict) -> None:
+def test_takes_no_decision_from_values(settings: dict, record: bool) -> None:
     spec = spec_of(*ALL)
     batch = batch_of(spec)
     with FakeTensorMode() as mode:
@@ -260,7 +261,7 @@ def test_takes_no_decision_from_values(settings: dict) -> None:
         fake = Batch(
             {m: mode.from_tensor(x) for m, x in batch.x.items()},
             {m: mode.from_tensor(mask) for m, mask in batch.mask.items()},
-            record=True,
+            record=record,
         )
         out = model(fake)
         out.pred.sum().backward()
@@ -366,6 +367,17 @@ def test_record_fills_what_the_figures_show() -> None:
     torch.testing.assert_close(seen[[0, 1, 3]], torch.ones(3, 1, T["text"]))
     assert not seen[2].any()
     assert not out.attention["cmu.2.vision-to-text"].transpose(1, 3)[~batch.mask["vision"]].any()
+
+
+def test_recording_changes_no_prediction() -> None:
+    """With and without the attention in hand, also where a clip lacks a stream or all of them."""
+    spec = spec_of("text", "audio", "vision")
+    model = build(spec).eval()
+    batch = without(batch_of(spec), (0, "audio"), (1, "text"), (1, "audio"), (1, "vision"))
+    plain = model(batch).pred
+    recorded = model(replace(batch, record=True)).pred
+    torch.testing.assert_close(plain, recorded)
+    assert plain.isfinite().all()
 
 
 def test_record_names_only_what_exists() -> None:

@@ -320,16 +320,20 @@ def test_no_exchanged_attention_is_plain_crossmodal_attention() -> None:
 
 
 # --- SCU -------------------------------------------------------------------------------------
+@pytest.mark.parametrize("record", [False, True])
 @pytest.mark.parametrize("kind", ["vector", "literal", "none"])
-def test_scu_is_equations_6_to_11(kind: str) -> None:
+def test_scu_is_equations_6_to_11(kind: str, record: bool) -> None:
     unit = randomise(SCU(4, 2, 3, kind, 0.0))
     Z_t, Z_ds = some(3, 3, 4), some(3, 5, 4, seed=1)
     mask_t, mask_ds = steps(3, 2, 0, T=3), steps(5, 0, 3, T=5)
-    out, cross, own, gamma = unit(Z_t, Z_ds, mask_t, mask_ds)
+    out, cross, own, gamma = unit(Z_t, Z_ds, mask_t, mask_ds, record)
     for b in range(3):
         expected = scu(unit, array(Z_t[b]), array(Z_ds[b]), mask_t[b].numpy(), mask_ds[b].numpy())
         close(out[b], expected)
-    assert cross.shape == (3, 2, 3, 5) and own.shape == (3, 2, 3, 3)
+    if record:
+        assert cross.shape == (3, 2, 3, 5) and own.shape == (3, 2, 3, 3)
+    else:
+        assert cross is None and own is None
     assert (gamma is None) == (kind == "none")
 
 
