@@ -9,7 +9,38 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mertool.errors import DataError, UsageError, did_you_mean
+from mertool.errors import DataError, PluginError, UsageError, did_you_mean
+
+
+@dataclasses.dataclass(frozen=True)
+class NoSettings:
+    """The settings of a plugin class that declares none."""
+
+
+def settings_of(cls: type, what: str) -> type:
+    """The settings dataclass of a plugin class, its `Config`.
+
+    Args:
+        cls: Extractor, aligner or fusion.
+        what: What it is, for the error.
+
+    Raises:
+        PluginError: `Config` is no dataclass, or a field lacks a default or has None, which TOML
+            cannot write.
+    """
+    config = getattr(cls, "Config", NoSettings)
+    problem = "" if dataclasses.is_dataclass(config) else "is no dataclass"
+    for field in () if problem else dataclasses.fields(config):
+        bare = field.default is field.default_factory is dataclasses.MISSING
+        if bare or field.default is None:
+            problem = f'has a field "{field.name}" {"without default" if bare else "that is None"}'
+    if problem:
+        raise PluginError(
+            f"The Config of {what} {problem}.",
+            f"{cls.__module__}:{cls.__qualname__}",
+            "A Config is a frozen dataclass of plain values, all with defaults, none of them None.",
+        )
+    return config
 
 
 def resolve(

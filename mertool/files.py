@@ -54,9 +54,10 @@ def _plain(value: Any) -> Any:
 
 
 def to_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """CSV text of dictionaries; the columns are those of the first."""
+    """CSV text of dictionaries; a column that a row lacks is empty there."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else ["id"], lineterminator="\n")
+    columns = list(dict.fromkeys(key for row in rows for key in row)) or ["id"]
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import tempfile
 from collections.abc import Sequence
@@ -79,7 +78,12 @@ def run(
                 data = open_data(file, one, everything, labelled=False)
                 preds.append(predict_all(one.model, data, one.facts, one.spec, where).numpy())
             report.rows = prediction_rows(trained[0].label, file.ids, None, np.mean(preds, axis=0))
-    cells = {row["clip_id"]: row for source in sources for row in _csv_rows(Path(source))}
+    cells: dict[str, dict[str, str]] = {}
+    for source in map(Path, sources):
+        if source.suffix.lower() == ".csv":
+            from mertool import manifest
+
+            cells |= manifest.cells(source)
     report.rows = [{**cells.get(row["id"], {}), **row} for row in report.rows]
     return report
 
@@ -109,7 +113,9 @@ def _features(
             )
         chosen[name] = made["attrs"]["extractor"]
         for key, value in json.loads(made["attrs"]["config"]).items():
-            settings.append(f"{name}.{key}={json.dumps(value)}")
+            # A text stands in a setting as it is, anything else as TOML (which JSON's values are).
+            text = value if isinstance(value, str) else json.dumps(value)
+            settings.append(f"{name}.{key}={text}")
     features = folder / "features.h5"
     made = extract.run(sources, features, **chosen, settings=settings, jobs=jobs, progress=progress)
     report.failures += made.failures
@@ -122,14 +128,6 @@ def _features(
     report.failures += [f for f in made.failures if f not in report.failures]
     report.notes += made.warnings
     return aligned
-
-
-def _csv_rows(source: Path) -> list[dict[str, str]]:
-    """The rows of a CSV source, so that predictions keep its columns."""
-    if source.suffix.lower() != ".csv":
-        return []
-    with open(source, newline="", encoding="utf-8-sig") as file:
-        return [row for row in csv.DictReader(file) if "clip_id" in row]
 
 
 callable_stage(__name__)

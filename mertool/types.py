@@ -87,6 +87,7 @@ class Clip:
         split: "train", "valid", "test" or "".
         words: Words of the transcript; before alignment with score -1 and times 0.
         labels: {name: float | int | list[float]}; a missing label is absent.
+        sha256: Of the media file, "" when unknown.
         streams: {name: Rows} when the clip comes from a feature file, else None.
     """
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from mertool.align.place import Found, Plan, aligner_of, needs_media, place_words, reason
 from mertool.align.pool import POOLS, by_segments, by_words
-from mertool.config import resolve
+from mertool.config import resolve, settings_of
 from mertool.errors import DataError, UsageError
 from mertool.registry import registry
 from mertool.stage import callable_stage
@@ -55,7 +55,7 @@ def run(
     settings: Sequence[str] = (),
     jobs: int = 1,
     overwrite: bool = False,
-    progress: bool = True,
+    progress: bool = False,
     command: str = "",
 ) -> AlignReport:
     """Align a feature file: give all streams of a clip the same rows.
@@ -91,7 +91,7 @@ def run(
 
     segments, out = _check_usage(to, pool, jobs), Path(out)
     cls = registry().load("aligner", aligner)
-    config = resolve({"align": cls.Config}, settings)["align"]
+    config = resolve({"align": settings_of(cls, f'the aligner "{aligner}"')}, settings)["align"]
     with FeatureFile(source) as file:
         _check_streams(file)
         check_output(out, overwrite)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mertool.align.spelling import dictionary_words, pronounce
-from mertool.errors import MertoolWarning
+from mertool.errors import MertoolError, MertoolWarning
 from mertool.types import Clip, Word
 from mertool.words import split_words
 
@@ -55,7 +55,14 @@ class Pocketsphinx:
         """Settings of the aligner: none."""
 
     def __init__(self, config: Config = Config(), device: str = "cpu") -> None:
-        from pocketsphinx import Decoder
+        try:
+            from pocketsphinx import Decoder
+        except ImportError as error:
+            raise MertoolError(
+                "The aligner pocketsphinx is not installed.",
+                f"import pocketsphinx: {error}",
+                "pip install pocketsphinx",
+            ) from error
 
         # No language model and no lattice: the transcript is the only path.
         self._decoder = Decoder(samprate=RATE, lm=None, bestpath=False, loglevel="FATAL", **_BEAMS)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from mertool.config import read_toml, resolve, to_dict
+from mertool.config import read_toml, resolve, settings_of, to_dict
 from mertool.data import DataConfig
 from mertool.device import pick
 from mertool.errors import PluginError, UsageError
@@ -108,7 +108,7 @@ def run(
         seeds: "5", "1111,1112", or a list; None = 5.
         splits: Name of the split in the file; None = "default".
         config: A TOML file of settings, such as a run's config.toml. Arguments win over it.
-        settings: "train.lr=1e-3", "fusion.d=40", "data.max_length=500".
+        settings: "train.lr=1e-3", "fusion.d_model=40", "data.max_length=500".
         device: "auto", "cpu" or "cuda".
         resume: Keep the seeds that are finished, train the rest.
         overwrite: Replace an existing run.
@@ -132,7 +132,8 @@ def run(
     )  # fmt: skip
     entry = registry().get("fusion", chosen["plugin"])
     fusion = registry().load("fusion", chosen["plugin"])
-    sections = {"fusion": fusion.Config, "train": TrainConfig, "data": DataConfig}
+    settings_class = settings_of(fusion, f'the fusion "{chosen["plugin"]}"')
+    sections = {"fusion": settings_class, "train": TrainConfig, "data": DataConfig}
     configs = resolve(sections, settings, base)
     chosen["seeds"] = parse_seeds(chosen["seeds"])
     where = pick(device)
@@ -189,7 +190,8 @@ def _choose(base: dict[str, Any], **arguments: Any) -> dict[str, Any]:
     for needed, hint in (("plugin", "--plugin NAME"), ("features", "mertool train FILE.h5")):
         if needed not in chosen:
             raise UsageError(f"Training needs {needed}.", "", f"Give {hint}.")
-    chosen["features"] = str(chosen["features"])
+    # Absolute: evaluate finds it from any folder.
+    chosen["features"] = str(Path(chosen["features"]).absolute())
     return chosen
 
 

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from mertool.config import resolve, to_dict
+from mertool.config import resolve, settings_of, to_dict
 from mertool.data import Normaliser
 from mertool.errors import DataError
 from mertool.files import cannot_write
@@ -142,7 +142,10 @@ def load(path: str | Path, device: torch.device) -> Trained:
             "The file is no model that mertool wrote.", str(path), f"({type(error).__name__})"
         ) from error
     fusion = registry().load("fusion", trained.plugin)
-    trained.config = resolve({"fusion": fusion.Config}, base={"fusion": meta["config"]})["fusion"]
+    trained.config = resolve(
+        {"fusion": settings_of(fusion, f'the fusion "{trained.plugin}"')},
+        base={"fusion": meta["config"]},
+    )["fusion"]
     model = fusion(trained.config, trained.spec)
     try:
         model.load_state_dict({k.removeprefix("model/"): v for k, v in tensors.items()})

@@ -182,7 +182,7 @@ def prediction_rows(
         truth = None if y is None else np.asarray(y)[i]
         if label.task == "regression":
             if truth is not None:
-                row[label.name] = float(truth.reshape(-1)[0])
+                row[label.name] = round(float(truth.reshape(-1)[0]), 6)
             row[f"{label.name}_pred"] = round(float(pred[i, 0]), 6)
         elif label.task == "classification":
             probability = np.exp(pred[i] - pred[i].max())

@@ -2,8 +2,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from mertool.config import read_toml, resolve, to_dict
-from mertool.errors import DataError, UsageError
+from mertool.config import read_toml, resolve, settings_of, to_dict
+from mertool.errors import DataError, PluginError, UsageError
 
 
 @dataclass(frozen=True)
@@ -82,3 +82,26 @@ def test_toml_errors(tmp_path):
     (tmp_path / "bad.toml").write_text("a = = 1")
     with pytest.raises(DataError, match="not valid TOML"):
         read_toml(tmp_path / "bad.toml")
+
+
+def test_a_config_that_breaks_the_contract():
+    class Loose:
+        Config = dict
+
+    class Open:
+        @dataclass(frozen=True)
+        class Config:
+            width: int
+
+    class Nothing:
+        @dataclass(frozen=True)
+        class Config:
+            width: int | None = None
+
+    class Bare:
+        pass
+
+    for cls, reason in ((Loose, "no dataclass"), (Open, "without default"), (Nothing, "is None")):
+        with pytest.raises(PluginError, match=reason):
+            settings_of(cls, "the fusion")
+    assert resolve({"x": settings_of(Bare, "the aligner")})["x"] is not None

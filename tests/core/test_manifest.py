@@ -1,7 +1,7 @@
 import pytest
 
 from mertool.errors import DataError
-from mertool.manifest import read
+from mertool.manifest import cells, read
 from mertool.types import Label
 
 
@@ -29,6 +29,21 @@ def test_a_folder_without_manifest(folder):
     assert all(c.source == str(folder) and c.media.exists() for c in found.clips)
     assert read([folder], sidecar=False).clips[0].text == ""
     assert found.name == folder.name
+
+
+def test_a_sidecar_is_the_text_of_the_whole_file(folder):
+    (folder / "a.txt").write_text("all of it")
+    write(folder, "clip_id,path,start,end\n1,a.mp4,,\n2,a.mp4,1,2\n")
+    assert [c.text for c in read([folder]).clips] == ["all of it", ""]
+
+
+def test_cells_are_those_of_the_line(folder):
+    path = write(folder, "clip_id,path,note\n1,a.mp4,x\n2,b.wav,y\n")
+    assert cells(path)["2"] == {"clip_id": "2", "path": "b.wav", "note": "y"}
+    path = write(folder, "video_id,clip_id,text,label,mode\nv,3,hi,1,train\n", "label.csv")
+    assert cells(path) == {
+        "v$_$3": {"video_id": "v", "clip_id": "3", "text": "hi", "label": "1", "mode": "train"}
+    }
 
 
 def test_single_files(folder):

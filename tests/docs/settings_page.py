@@ -1,0 +1,134 @@
+"""Writes docs/settings.md from the config classes and the Attributes of their docstrings.
+
+python tests/docs/settings_page.py > docs/settings.md
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import sys
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+from mertool.config import to_dict
+from mertool.data import DataConfig
+from mertool.registry import registry
+from mertool.train.loop import TrainConfig
+
+INTRO = """\
+# Settings
+
+<!-- Written by tests/docs/settings_page.py; do not edit. -->
+
+Everything that `--set section.key=value` can change, with its type, default and meaning.
+
+```sh
+mertool extract videos/ -o feats.h5 --set vision.fps=10 --set audio.channel=first
+mertool train --plugin mcr feats.h5 --set train.lr=2e-3 --set fusion.targets=text,audio
+```
+
+- `--set` may be given several times. All wrong sections, keys and values are reported together,
+  before any work is done.
+- Values are written as in TOML; texts need no quotes. A list is written with commas.
+- `extract` knows the sections of the streams it makes, `align` knows `align`, and `train` knows
+  `train`, `data` and `fusion`. In a section, the keys are those of the extractor, aligner or fusion
+  that is chosen.
+- `train --config FILE` reads the sections `train`, `data` and `fusion` of a TOML file, such as the
+  `config.toml` of a run; `--set` wins over it.
+- From Python: `mertool.extract(..., settings=["vision.fps=10"])`, and so for `align` and `train`.
+- Where the settings are kept: those of an extractor in the stream's `config` attribute
+  ([feature file](feature-file.md)), those of a training in `config.toml` ([runs](runs.md)).
+
+Settings of plugins that you install are not listed here; see their own pages.
+"""
+
+TYPES = {int: "whole number", float: "number", bool: "true or false", str: "text"}
+
+
+def sections() -> Iterator[tuple[str, str, type]]:
+    """(section, title, config class) of everything that comes with mertool."""
+    for modality in ("text", "audio", "vision"):
+        for name in ours("extractor", modality=modality):
+            cls = registry().load("extractor", name)
+            yield modality, f"`{modality}`: extractor `{name}`", cls.Config
+    for name in ours("aligner"):
+        yield "align", f"`align`: aligner `{name}`", registry().load("aligner", name).Config
+    yield "train", "`train`: how a fusion is trained", TrainConfig
+    yield "data", "`data`: how clips become batches", DataConfig
+    for name in ours("fusion"):
+        yield "fusion", f"`fusion`: fusion `{name}`", registry().load("fusion", name).Config
+
+
+def ours(kind: str, **facts: str) -> list[str]:
+    """First-party names: the page does not depend on what else is installed."""
+    found = registry().entries
+    return [
+        n
+        for n in registry().names(kind, **facts)
+        if any(e.owner.startswith("mertool ") for e in found[kind, n])
+    ]
+
+
+def meanings(cls: type) -> dict[str, str]:
+    """{field: text} of the Attributes section of a class's docstring."""
+    doc = inspect.getdoc(cls) or ""
+    found = re.search(r"^Attributes:\n((?:[ ]+.*\n?|\n)*)", doc, re.MULTILINE)
+    if not found:
+        return {}
+    result: dict[str, str] = {}
+    name = ""
+    for line in inspect.cleandoc(found[1]).splitlines():
+        if line.startswith(" "):
+            result[name] += " " + line.strip()
+        elif line:
+            name, _, text = line.partition(":")
+            result[name] = text.strip()
+    return result
+
+
+def type_name(kind: Any) -> str:
+    """A field's type in plain words."""
+    if typing.get_origin(kind) is tuple:
+        return f"list of {TYPES[typing.get_args(kind)[0]]}s"
+    return TYPES[kind]
+
+
+def value(default: Any) -> str:
+    """A default as it is written after `--set section.key=`."""
+    if default in ("", []):
+        return "(empty)"
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
+    if isinstance(default, list):
+        return f"`{','.join(default)}`"
+    return f"`{default}`"
+
+
+def table(section: str, cls: type) -> str:
+    """The settings of one config class."""
+    kinds, texts, defaults = typing.get_type_hints(cls), meanings(cls), to_dict(cls())
+    if not defaults:
+        return "No settings.\n"
+    lines = ["| setting | type | default | meaning |", "| --- | --- | --- | --- |"]
+    for field in dataclasses.fields(cls):
+        text = texts[field.name].replace("|", r"\|")
+        lines.append(
+            f"| `{section}.{field.name}` | {type_name(kinds[field.name])} "
+            f"| {value(defaults[field.name])} | {text} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [INTRO]
+    for section, title, cls in sections():
+        parts.append(f"## {title}\n\n{table(section, cls)}")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

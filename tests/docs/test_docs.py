@@ -1,0 +1,201 @@
+"""The pages hold: links lead somewhere, commands and settings exist, code compiles."""
+
+from __future__ import annotations
+
+import re
+
+import click
+import pages
+import pytest
+import settings_page
+
+from mertool.cli import cli, common
+from mertool.config import resolve
+from mertool.data import DataConfig
+from mertool.extract import PROFILES
+from mertool.extract.mfcc import Mfcc
+from mertool.registry import registry
+from mertool.train.loop import TrainConfig
+
+every_page = pytest.mark.parametrize(
+    "path", pages.PAGES, ids=lambda p: str(p.relative_to(pages.ROOT))
+)
+
+
+def test_settings_page_is_fresh():
+    assert pages.read("settings") == settings_page.page(), (
+        "run: python tests/docs/settings_page.py > docs/settings.md"
+    )
+
+
+def test_every_setting_is_explained():
+    for _, title, cls in settings_page.sections():
+        assert set(settings_page.meanings(cls)) == set(cls.__dataclass_fields__), title
+        assert all(settings_page.meanings(cls).values()), title
+
+
+@every_page
+def test_relative_links_lead_somewhere(path):
+    text = path.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)\s]+)\)", pages.prose(text)):
+        if re.match(r"\w+:", link):
+            continue
+        file, _, anchor = link.partition("#")
+        target = (path.parent / file).resolve() if file else path
+        assert target.exists() and target.is_relative_to(pages.ROOT), link
+        if anchor:
+            assert anchor in pages.slugs(target.read_text(encoding="utf-8")), link
+
+
+def test_every_page_is_reached_from_the_readme():
+    readme = (pages.ROOT / "README.md").read_text(encoding="utf-8")
+    for path in (pages.ROOT / "docs").glob("*.md"):
+        assert f"](docs/{path.name})" in readme
+
+
+@every_page
+def test_python_blocks_compile(path):
+    for code in pages.blocks(path.read_text(encoding="utf-8"), "python"):
+        compile(code, str(path), "exec")
+
+
+def parse(arguments: list[str]) -> tuple[str, dict]:
+    """What click makes of a command line: the command's name and its values."""
+    command, rest, trail = cli, list(arguments), []
+    while isinstance(command, click.Group):
+        name = rest.pop(0)
+        found = command.get_command(click.Context(command), name)
+        assert found is not None, f"no command {name}"
+        command, trail = found, [*trail, name]
+    # Files are looked for when the command runs, so that this needs none.
+    return " ".join(trail), command.make_context(trail[-1], rest).params
+
+
+def plugins_on_the_page(kind: str) -> set[str]:
+    """Names that the examples of docs/plugins.md register; installed by no one here."""
+    found = re.findall(
+        rf"def register_{kind}s\(register\):\s+register\(\s*\"(\w+)\"", pages.read("plugins")
+    )
+    assert found
+    return set(found)
+
+
+def check(arguments: list[str]) -> None:
+    """Refuse a command line that mertool would refuse, whatever files there are."""
+    if arguments and arguments[0] in ("--version", "--help"):
+        return
+    name, values = parse(arguments)
+    sections: dict[str, type] = {}
+    if name == "extract":
+        for stream, default in PROFILES[values["profile"]].items():
+            chosen = values[stream] or default
+            if chosen in plugins_on_the_page("extractor"):
+                return
+            if chosen != "none":
+                sections[stream] = registry().load("extractor", chosen).Config
+    elif name == "align":
+        if values["aligner"] in plugins_on_the_page("aligner"):
+            return
+        sections["align"] = registry().load("aligner", values["aligner"]).Config
+    elif name == "train":
+        assert values["plugin"] or values["config"], "train needs --plugin"
+        if values["plugin"] is None or values["plugin"] in plugins_on_the_page("fusion"):
+            return
+        sections = {"train": TrainConfig, "data": DataConfig}
+        sections["fusion"] = registry().load("fusion", values["plugin"]).Config
+    resolve(sections, values.get("settings", ()))
+
+
+@pytest.fixture(autouse=True)
+def _flags(monkeypatch):
+    """-q and its like in an example are not to reach other tests."""
+    monkeypatch.setattr(common, "STATE", common.State())
+
+
+@every_page
+def test_commands_and_settings_exist(path):
+    for arguments in pages.commands(path.read_text(encoding="utf-8")):
+        try:
+            check(arguments)
+        except Exception as error:
+            pytest.fail(f"mertool {' '.join(arguments)}: {error}")
+
+
+def test_commands_are_found_at_all():
+    """The check above is not passed by finding nothing."""
+    text = (
+        "```sh\nA=1 mertool extract x \\\n  -o y > z && mertool demo # more\n```\n    mertool a\n"
+    )
+    found = sorted(pages.commands(text))
+    assert found == [["a"], ["demo"], ["extract", "x", "-o", "y"]]
+    assert all(pages.commands(pages.read(n)) for n in ("manifest", "extractors", "runs", "plugins"))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "extrct x -o y",
+        "extract x -o y --resum",
+        "extract x",
+        "extract x -o y --set audio.hop=5",
+        "align x -o y --aligner sphinx",
+        "train --plugin mrc x",
+        "train --plugin mcr x --set fusion.width=5",
+        "data infos x",
+    ],
+)
+def test_wrong_commands_are_noticed(wrong):
+    with pytest.raises(Exception, match=r"(?i)no such|no command|no \w+ named|missing|wrong"):
+        check(wrong.split())
+
+
+def test_examples_in_help_parse():
+    """The examples below each command's --help."""
+    todo, seen = [cli], 0
+    while todo:
+        command = todo.pop()
+        if isinstance(command, click.Group):
+            context = click.Context(command)
+            todo += [command.get_command(context, n) for n in command.list_commands(context)]
+        for line in re.findall(r"(?<!\S)mertool .*", command.epilog or ""):
+            check(re.split(r"\s{2,}", line)[0].split()[1:])  # a remark may follow spaces
+            seen += 1
+    assert seen > 10
+
+
+def test_extractors_page():
+    rows = {pages.codes(row[0])[0]: row for row in pages.table(pages.read("extractors"), "name")}
+    builtin = {
+        n: k
+        for (k, n), entries in registry().entries.items()
+        if k in ("extractor", "aligner") and entries[0].owner.startswith("mertool ")
+    }
+    assert set(rows) == set(builtin)
+    aligner = next(p for p in cli.get_command(None, "align").params if p.name == "aligner")
+    defaults = {*PROFILES["offline"].values(), aligner.default}
+    assert {n for n, row in rows.items() if "(default)" in row[0]} == defaults
+    for name, kind in builtin.items():
+        if kind == "extractor":
+            assert rows[name][1] == registry().get(kind, name).facts["modality"]
+
+
+def test_column_names_on_the_extractors_page():
+    from mertool.extract.facemesh import LANDMARKS
+
+    text = pages.read("extractors")
+    tables = re.findall(r"^\| columns \| what \|\n(?:\|.*\n)+", pages.prose(text), re.MULTILINE)
+    assert len(tables) == 2
+    mfcc = Mfcc(Mfcc.Config())
+    listed = []
+    for row in pages.table(tables[0], "columns"):
+        first, *last = pages.codes(row[0])
+        if last:  # `mfcc_00` to `mfcc_12`
+            stem, count = first[:-2], int(last[0][-2:]) + 1
+            listed += [f"{stem}{i:02d}" for i in range(count)]
+        else:
+            listed.append(first)
+    assert listed == mfcc.columns
+    sizes = {r[0].split("`")[1]: r[2] for r in pages.table(text, "name")}
+    assert sizes["mfcc"] == str(len(mfcc.columns))
+    assert sizes["facemesh"] == str(3 * len(LANDMARKS) + 4)
+    assert f"lm{len(LANDMARKS) - 1:02d}_z" in tables[1]
