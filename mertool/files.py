@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 import io
 import json
@@ -41,11 +42,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 def to_json(value: Any, indent: int | None = 2) -> str:
-    """JSON text; NaN and infinity, which JSON has not, become null."""
-    return json.dumps(_plain(value), indent=indent, ensure_ascii=False, default=vars)
+    """JSON text of plain values and reports; NaN and infinity, which JSON has not, become null."""
+    return json.dumps(_plain(value), indent=indent, ensure_ascii=False, default=str)
 
 
 def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        value = vars(value)
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
