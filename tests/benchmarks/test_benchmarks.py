@@ -287,7 +287,7 @@ def test_speech_check(script):
         "seeds": {"1111": {"accuracy": 0.3}, "1112": {"accuracy": 0.5}},
         "majority": {"accuracy": 0.2},
     }  # fmt: skip
-    good = {"fusions": {"mcr": fusion, "concat": copy.deepcopy(fusion)}}
+    good = {"alignment": "none", "fusions": {"mcr": fusion, "concat": copy.deepcopy(fusion)}}
     assert speech.misses(good) == []
     assert "0.3000 0.5000" in "\n".join(speech.lines(good))
     assert "mcr 0.4000, 2.00 times the majority's" in speech.key_figure(good)
