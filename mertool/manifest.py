@@ -88,19 +88,33 @@ def read(
                 rows += _from_files(source)
     _refuse_twins(rows)
     if not rows:
+        looked = [manifest] if manifest is not None else [_listing(f) or f for f in folders]
         raise DataError(
             "No clips are found.",
-            ", ".join(map(str, sources)) or str(manifest),
-            f"Files are known by their suffix: {' '.join(sorted(SUFFIXES))}",
+            ", ".join(map(str, looked)) or "no source is given",
+            "A manifest needs a line per clip; media files are known by their suffix: "
+            + " ".join(sorted(SUFFIXES)),
         )
     found.labels = _label_rows(rows)
     found.clips = [row.clip for row in rows]
     if sidecar:
         for clip in found.clips:
-            clip.text = clip.text or _sidecar(clip.media)
+            # The .txt is the transcript of the whole file, not of a stretch of it.
+            if not clip.text and clip.start == 0 and clip.end is None:
+                clip.text = _sidecar(clip.media)
     first = Path(manifest).absolute() if manifest is not None else folders[0]
     found.name = first.name if first.is_dir() else first.parent.name
     return found
+
+
+def cells(path: Path) -> dict[str, dict[str, str]]:
+    """{clip id: every cell of its line} of a manifest, in order.
+
+    Raises:
+        DataError: The manifest is wrong.
+    """
+    rows, (_, lines) = _read_csv(path.absolute(), []), _open_csv(path)
+    return {row.clip.id: line for row, (_, line) in zip(rows, lines, strict=True)}
 
 
 def _listing(source: Path) -> Path | None:
@@ -160,7 +174,11 @@ def _open_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
                 rows.append((reader.line_num, {k: v.strip() for k, v in row.items()}))
             return header, rows
     except OSError as error:
-        raise DataError("The manifest cannot be read.", f"{path}: {error.strerror}") from error
+        raise DataError(
+            "The manifest cannot be read.",
+            f"{path}: {error.strerror}",
+            "Check the path: a manifest is a CSV file.",
+        ) from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(
             "The manifest is not a CSV file in UTF-8.", f"{path}: {error}", "Save it as UTF-8."

@@ -18,6 +18,9 @@ from mertool.version import __version__
 # In the order in which a newcomer needs them. Imported when used, so that help is instant.
 COMMANDS = ("demo", "extract", "align", "train", "evaluate", "predict", "data", "plugins")
 
+# A group called alone shows its help; click before 8.2 does so without an exception.
+_NO_ARGUMENTS = getattr(click.exceptions, "NoArgsIsHelpError", ())
+
 
 class LazyGroup(click.Group):
     """A group whose commands are modules of `mertool.cli`, imported when asked for."""
@@ -38,7 +41,8 @@ class LazyGroup(click.Group):
             raise click.UsageError(
                 f'There is no command "{args[0]}". {did_you_mean(args[0], COMMANDS)}', ctx
             )
-        return super().resolve_command(ctx, args)
+        name, STATE.command, rest = super().resolve_command(ctx, args)
+        return name, STATE.command, rest
 
 
 def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -81,34 +85,47 @@ def cli() -> None:
 def main(args: list[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0 done, 1 failed, 2 wrong usage, 3 some clips failed."""
     logging.basicConfig(level=logging.ERROR)
+    STATE.command = None
     try:
         code = cli.main(args, prog_name="mertool", standalone_mode=False)
         code = code if isinstance(code, int) else 0
         sys.stdout.flush()
+    except _NO_ARGUMENTS as error:
+        click.echo(error.format_message(), err=True)
+        code = 2
     except click.UsageError as error:
-        command = error.ctx.command_path if error.ctx else "mertool"
+        command = error.ctx.command_path if error.ctx else _command()
         code = _tell(error.format_message(), command, f"See: {command} --help", error, 2)
     except click.ClickException as error:
         code = _tell(error.format_message(), "", "", error, 1)
     except MertoolError as error:
         code = _tell(error.what, error.where, error.fix, error, error.exit_code)
     except (KeyboardInterrupt, click.Abort) as error:
-        code = _tell(
-            "Interrupted.", "", "Finished work is kept; repeat with --resume to go on.", error, 1
-        )
+        resumes = STATE.command and any(p.name == "resume" for p in STATE.command.params)
+        fix = "Finished work is kept: repeat with --resume to go on." if resumes else "Repeat it."
+        code = _tell("Interrupted.", _command(), fix, error, 1)
     except BrokenPipeError:
         # The reader of our output (head, say) has left; that is no error of ours.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
+    except OSError as error:
+        what = f"The system refused: {error.strerror or error}."
+        fix = "Mend that and repeat; --debug shows the traceback."
+        code = _tell(what, str(error.filename or _command()), fix, error, 1)
     except Exception as error:
         code = _tell(
-            f"Unexpected error, {type(error).__name__}: {error}",
+            f"Unexpected error, {type(error).__name__}: {' '.join(str(error).split())}",
             "This is a bug in mertool or in a plugin.",
             "Repeat with --debug for the traceback, and please report it.",
             error,
             1,
         )
     sys.exit(code)
+
+
+def _command() -> str:
+    """The command that runs, as typed."""
+    return f"mertool {STATE.command.name}" if STATE.command else "mertool"
 
 
 def _tell(what: str, where: str, fix: str, error: BaseException, code: int) -> int:

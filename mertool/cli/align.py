@@ -25,7 +25,7 @@ mertool align feats.h5 -o seg20.h5 --to segments:20
 @common.overwrite_option
 @common.json_option
 def align(features: str, output: str, jobs: int, as_json: bool, **options: Any) -> int:
-    """One row per spoken word, or per segment, for all streams of a feature file."""
+    """One row per spoken word, or per segment, in every stream."""
     from mertool.align import run
 
     report = run(

@@ -16,35 +16,39 @@ from mertool.files import to_json
 
 @dataclass
 class State:
-    """What -q, -v and --debug set for this process."""
+    """What -q, -v and --debug set for this process, and the command that runs."""
 
     quiet: bool = False
     verbose: bool = False
     debug: bool = False
+    command: click.Command | None = None
 
 
 STATE = State()
 
 
-def _flag(*names: str, text: str) -> Callable:
+def _flag(*names: str, text: str) -> click.Option:
     key = names[-1].lstrip("-")
 
     def keep(_: click.Context, __: click.Parameter, value: bool) -> None:
-        # Only ever switched on: a group and its command may both carry the flag.
-        setattr(STATE, key, getattr(STATE, key) or value)
+        setattr(STATE, key, value)
 
-    return click.option(*names, is_flag=True, expose_value=False, callback=keep, help=text)
+    return click.Option(names, is_flag=True, expose_value=False, callback=keep, help=text)
 
 
 def command(examples: str) -> Callable[[Callable], click.Command]:
     """A click command with the options that all have, and examples below its help."""
 
     def decorate(function: Callable) -> click.Command:
-        function = _flag("--debug", text="Show the traceback of an error.")(function)
-        function = _flag("-v", "--verbose", text="Show every note.")(function)
-        function = _flag("-q", "--quiet", text="No progress and no notes.")(function)
         epilog = "\b\nExamples:\n" + "\n".join(f"  {e}" for e in examples.strip().splitlines())
-        return click.command(epilog=epilog)(function)
+        made = click.command(epilog=epilog)(function)
+        # Behind the command's own options, where a reader of the help looks for these.
+        made.params += [
+            _flag("-q", "--quiet", text="No progress and no notes."),
+            _flag("-v", "--verbose", text="Show every note."),
+            _flag("--debug", text="Show the traceback of an error."),
+        ]
+        return made
 
     return decorate
 
@@ -55,8 +59,9 @@ device_option = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu or cuda."
 )
 jobs_option = click.option(
-    "-j", "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes."
-)
+    "-j", "--jobs", type=click.IntRange(1), default=1, show_default=True, metavar="N",
+    help="Number of processes.",
+)  # fmt: skip
 set_option = click.option(
     "--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE",
     help="Change a setting; may be given several times. See docs/settings.md.",
@@ -65,7 +70,8 @@ set_option = click.option(
 
 def command_line() -> str:
     """The command as typed, to be recorded in outputs."""
-    return shlex.join(["mertool", *sys.argv[1:]])
+    line = shlex.join(["mertool", *sys.argv[1:]])
+    return line.encode("utf-8", "backslashreplace").decode()  # file names can be any bytes
 
 
 def show_progress() -> bool:

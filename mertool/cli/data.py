@@ -19,7 +19,7 @@ mertool data info feats.h5 --json
 @click.argument("features")
 @common.json_option
 def info(features: str, as_json: bool) -> None:
-    """Say what is in a feature file: clips, splits, streams, labels, failures."""
+    """Show a feature file's clips, splits, streams, labels and failures."""
     import mertool
 
     with mertool.open(features) as file:

@@ -19,9 +19,9 @@ mertool extract videos/ -o feats.h5 --text bert --set text.model=./my-bert
 @click.option("-o", "--output", required=True, help="The feature file to write.")
 @click.option("--manifest", help="CSV with clip_id, path and more; see docs/manifest.md.")
 @click.option("--profile", default="offline", show_default=True, help="Named set of extractors.")
-@click.option("--text", help='Extractor of the text stream, or "none".')
-@click.option("--audio", help='Extractor of the audio stream, or "none".')
-@click.option("--vision", help='Extractor of the vision stream, or "none".')
+@click.option("--text", metavar="NAME", help='Extractor of the text stream, or "none".')
+@click.option("--audio", metavar="NAME", help='Extractor of the audio stream, or "none".')
+@click.option("--vision", metavar="NAME", help='Extractor of the vision stream, or "none".')
 @click.option(
     "--transcript", type=click.Choice(["sidecar", "none"]), default="sidecar", show_default=True,
     help="Where a clip's words come from: the manifest or the .txt beside it.",
@@ -35,6 +35,7 @@ def extract(sources: tuple[str, ...], output: str, jobs: int, as_json: bool, **o
     """Turn raw clips into features, in one file.
 
     SOURCE is a media file, a folder (its manifest.csv is used by itself) or a manifest.
+    The names of extractors are listed by: mertool plugins ls
     """
     from mertool.extract import run
 
@@ -46,6 +47,10 @@ def extract(sources: tuple[str, ...], output: str, jobs: int, as_json: bool, **o
     if report.ignored:
         common.say(f"Note: {report.ignored} media files are not in the manifest and are ignored")
     common.failures(report.failures)
+    traces = vars(report).pop("traces")
+    if common.STATE.debug:
+        for name, trace in traces.items():
+            click.echo(f"\n{name}:\n{trace}", err=True)
     if as_json:
         common.print_json(report)
     else:

@@ -19,7 +19,7 @@ MERTOOL_PLUGINS= mertool plugins ls       (no third-party plugins)
 """)
 @common.json_option
 def ls(as_json: bool) -> None:
-    """List everything that plugins register, and the plugins that are broken."""
+    """List what plugins register, and which plugins are broken."""
     from mertool.registry import registry
 
     found = registry()

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import glob
+import json
 import os
 import shutil
+import signal
 import time
+import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import islice
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +21,33 @@ from tqdm import tqdm
 
 from mertool import manifest as manifests
 from mertool.config import resolve, to_dict
-from mertool.errors import DataError, OutputError, UsageError, did_you_mean
+from mertool.errors import DataError, MediaError, OutputError, UsageError, did_you_mean
 from mertool.extract.worker import (
     Outcome,
     StreamPlan,
     extract_clip,
-    extract_in_worker,
+    measure,
     part_name,
+    readable,
 )
 from mertool.files import cannot_write
 from mertool.registry import registry
 from mertool.store import FeatureFile, Writer, check_output, json_attr
+from mertool.store.writer import interrupts_held
+from mertool.types import Clip
 
 MODALITIES = ("text", "audio", "vision")
+TRANSCRIPTS = ("sidecar", "none")
 
 # Named sets of extractors. "offline" needs no download.
 PROFILES: dict[str, dict[str, str]] = {
     "offline": {"text": "minilm", "audio": "mfcc", "vision": "facemesh"},
 }
+
+
+@dataclass(frozen=True)
+class NoSettings:
+    """The settings of an extractor that has none."""
 
 
 @dataclass
@@ -45,6 +60,7 @@ class ExtractReport:
         resumed: How many of them were finished before this run.
         failures: (id, stage, error) of each clip that could not be processed.
         notes: (id, message): what a user should know of single clips.
+        traces: {id of a failed clip: the failure's traceback}.
         ignored: Media files in the folders that no manifest lists.
         seconds: Wall time.
     """
@@ -54,6 +70,7 @@ class ExtractReport:
     resumed: int = 0
     failures: list[tuple[str, str, str]] = field(default_factory=list)
     notes: list[tuple[str, str]] = field(default_factory=list)
+    traces: dict[str, str] = field(default_factory=dict)
     ignored: int = 0
     seconds: float = 0.0
 
@@ -102,45 +119,59 @@ def run(
         What was written and what failed.
 
     Raises:
-        UsageError: An unknown extractor or setting.
+        UsageError: An unknown extractor, setting or transcript, or no process.
+        PluginError: An extractor cannot be imported or started.
         DataError: No clips, a wrong manifest, or no clip at all could be processed.
         OutputError: The output exists or cannot be written. Finished clips stay in OUT.part.
     """
     started = time.monotonic()
     out = Path(out)
+    if transcript not in TRANSCRIPTS:
+        raise UsageError(
+            f'There is no transcript "{transcript}".',
+            f"--transcript {transcript}",
+            did_you_mean(transcript, TRANSCRIPTS),
+        )
+    if jobs < 1:
+        raise UsageError("At least one process is needed.", f"-j {jobs}", "Try -j 1")
     plans = plan_streams(profile, {"text": text, "audio": audio, "vision": vision}, settings)
     sources = [sources] if isinstance(sources, str | Path) else list(sources)
     listing = manifests.read(sources, manifest, sidecar=transcript == "sidecar")
     if transcript == "none":
         for clip in listing.clips:
             clip.text = ""
-    folder = _part_folder(out, resume, overwrite)
     report = ExtractReport(str(out), ignored=listing.ignored)
-    finished = _finished_before(out, listing, plans) if resume else {}
-    tasks = []
-    for i, clip in enumerate(listing.clips):
-        if i not in finished:
-            part = folder / part_name(clip, plans)
-            tasks.append((i, clip, plans, part))
-    todo = [task for task in tasks if not task[3].exists()]
-    report.resumed = len(listing.clips) - len(todo)
-    outcomes: dict[int, Outcome] = {}
-    with tqdm(
-        total=len(listing.clips),
-        initial=report.resumed,
-        unit="clip",
-        desc="extract",
-        disable=None if progress else True,
-    ) as bar:
-        for outcome in _outcomes(todo, jobs):
-            outcomes[outcome.index] = outcome
-            if outcome.failure:
-                failed = sum(o.failure is not None for o in outcomes.values())
-                bar.set_postfix(failed=failed, refresh=False)
-            bar.update()
-    parts = {task[0]: task[3] for task in tasks}
-    _merge(out, listing, plans, parts, finished, outcomes, report, command)
-    shutil.rmtree(folder, ignore_errors=True)
+    folder = _part_folder(out, resume, overwrite)
+    try:
+        finished = _finished_before(out, listing, plans) if resume else {}
+        tasks = []
+        for i, clip in enumerate(listing.clips):
+            if i not in finished:
+                part = folder / part_name(clip, plans)
+                tasks.append((i, clip, plans, part))
+        todo = [task for task in tasks if not _is_whole(task[3])]
+        report.resumed = len(listing.clips) - len(todo)
+        outcomes: dict[int, Outcome] = {}
+        with tqdm(
+            total=len(listing.clips),
+            initial=report.resumed,
+            unit="clip",
+            desc="extract",
+            disable=None if progress else True,
+        ) as bar:
+            for outcome in _outcomes(todo, jobs):
+                outcomes[outcome.index] = outcome
+                if outcome.failure:
+                    failed = sum(o.failure is not None for o in outcomes.values())
+                    bar.set_postfix(failed=failed, refresh=False)
+                bar.update()
+        parts = {task[0]: task[3] for task in tasks}
+        _merge(out, listing, parts, finished, outcomes, report, command)
+        shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        # Where no clip was finished there is nothing to resume, and nothing to keep.
+        with suppress(OSError):
+            folder.rmdir()
     report.seconds = time.monotonic() - started
     return report
 
@@ -166,7 +197,7 @@ def plan_streams(
         raise UsageError(
             "Every stream is switched off.", "--text none --audio none --vision none", "Keep one."
         )
-    classes: dict[str, Any] = {}
+    configs: dict[str, Any] = {}
     for modality, name in names.items():
         entry = registry().get("extractor", name)
         if entry.facts.get("modality") != modality:
@@ -176,8 +207,9 @@ def plan_streams(
                 f"--{modality} {name}",
                 did_you_mean(name, known),
             )
-        classes[modality] = registry().load("extractor", name)
-    configs = resolve({m: cls.Config for m, cls in classes.items()}, settings)
+        cls = registry().load("extractor", name)
+        configs[modality] = getattr(cls, "Config", NoSettings)
+    configs = resolve(configs, settings)
     return [
         StreamPlan(name, registry().get("extractor", name).owner, m, configs[m])
         for m, name in names.items()
@@ -197,10 +229,13 @@ def _part_folder(out: Path, resume: bool, overwrite: bool) -> Path:
                 str(folder),
                 "Add --resume to go on with it, or --overwrite to begin again.",
             )
-        shutil.rmtree(folder)
     try:
+        if not resume and folder.exists():
+            shutil.rmtree(folder)
         folder.mkdir(exist_ok=True)
-        for left in folder.glob(".*.tmp"):
+        # What a killed run was writing: parts, or the output itself.
+        merging = out.parent.glob(f".{glob.escape(out.name)}.*.tmp")
+        for left in [*folder.glob(".*.tmp"), *merging]:
             left.unlink()
     except OSError as error:
         raise cannot_write(folder, error) from error
@@ -213,28 +248,54 @@ def _finished_before(
     """{place in the manifest: place in the existing output} of clips that still hold."""
     if not out.exists():
         return {}
+    wanted = {p.modality: (p.name, json_attr(to_dict(p.config)), p.owner) for p in plans}
     with FeatureFile(out) as file:
-        for plan in plans:
-            attrs = file.streams[plan.modality].attrs if plan.modality in file.streams else {}
-            if (attrs.get("extractor"), attrs.get("config"), attrs.get("owner")) != (
-                plan.name,
-                json_attr(to_dict(plan.config)),
-                plan.owner,
-            ):
-                raise OutputError(
-                    f"The output was made with other settings for {plan.modality}.",
-                    str(out),
-                    "Repeat the command it was made with, or add --overwrite instead of --resume.",
-                )
+        made = {
+            name: tuple(stream.attrs.get(key) for key in ("extractor", "config", "owner"))
+            for name, stream in file.streams.items()
+        }
+        other = {m for m in made.keys() | wanted.keys() if made.get(m) != wanted.get(m)}
+        if file.alignment != "none":
+            other.add("alignment")
+        if other:
+            raise OutputError(
+                f"The output was made with other settings for {', '.join(sorted(other))}.",
+                str(out),
+                "Repeat the command it was made with, or add --overwrite instead of --resume.",
+            )
         places = {name: i for i, name in enumerate(file.ids)}
-        keys = ("path", "source", "text")
-        columns = {key: file.column(key) for key in keys}
-        found = {}
-        for i, clip in enumerate(listing.clips):
-            j = places.get(clip.id)
-            if j is not None and all(columns[k][j] == getattr(clip, k) for k in keys):
-                found[i] = j
-        return found
+        return {
+            i: places[clip.id]
+            for i, clip in enumerate(listing.clips)
+            if clip.id in places and _is_same(clip, file.clip(places[clip.id]))
+        }
+
+
+def _is_same(clip: Clip, stored: Clip) -> bool:
+    """Whether a clip and its media are still what they were when the output was made."""
+    keys = ("path", "source", "text", "language", "start")
+    if any(getattr(clip, key) != getattr(stored, key) for key in keys):
+        return False
+    if not clip.media.exists():  # features that cannot be made again are kept
+        return True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            now = measure(clip)
+    except MediaError:
+        return False
+    return (now.end, now.sha256) == (stored.end, stored.sha256)
+
+
+def _is_whole(part: Path) -> bool:
+    """Whether a part is there and readable; after a power cut it may be empty."""
+    if not part.exists():
+        return False
+    try:
+        FeatureFile(part).close()
+    except DataError:
+        return False
+    return True
 
 
 Task = tuple[int, Any, list[StreamPlan], Path]
@@ -247,19 +308,22 @@ def _outcomes(tasks: list[Task], jobs: int) -> Iterator[Outcome]:
             yield extract_clip(*task)
         return
     left = {task[0]: task for task in tasks}
-    for outcome in _in_workers(tasks, jobs):
-        del left[outcome.index]
-        yield outcome
-    # A worker process died (a crash in a decoder, say) and took its pool along. What is left
-    # runs one at a time, so that the clip that kills its worker is known by name.
-    for task in left.values():
-        outcome = next(_in_workers([task], 1), None)
-        yield outcome or Outcome(task[0], ("process", "the worker process died on this clip"))
+    while left:
+        for outcome in _in_workers(list(left.values()), jobs):
+            del left[outcome.index]
+            yield outcome
+        # Where clips are left, a worker process died (a crash in a decoder, say) and took its pool
+        # along. They begin in order: the culprit is among the first. Those run one at a time, so
+        # that the clip that kills its worker is known by name.
+        for task in list(left.values())[:jobs]:
+            del left[task[0]]
+            died = "the worker process died on this clip: a crash, or no memory left"
+            yield next(_in_workers([task], 1), None) or Outcome(task[0], ("process", died))
 
 
 def _in_workers(tasks: list[Task], jobs: int) -> Iterator[Outcome]:
-    """Outcomes as they come; ends early, without an exception, where a worker dies."""
-    from concurrent.futures import as_completed
+    """Outcomes as they come; where a worker dies, those of the clips finished until then."""
+    from concurrent.futures import FIRST_COMPLETED, wait
     from concurrent.futures.process import BrokenProcessPool
 
     from joblib.externals.loky import get_reusable_executor
@@ -267,25 +331,43 @@ def _in_workers(tasks: list[Task], jobs: int) -> Iterator[Outcome]:
     # Each worker gets its share of the cores; more threads than cores only wait for each other.
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
     env = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
-    pool = get_reusable_executor(max_workers=jobs, kill_workers=True, reuse=False, env=env)
-    finished = False
+    env["PYTHONFAULTHANDLER"] = ""  # or loky has crashes dumped to stderr; they are reported
+    pool = get_reusable_executor(
+        max_workers=jobs, kill_workers=True, reuse=False, env=env,
+        initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN),
+    )  # fmt: skip
+    finished, waiting, running = False, iter(tasks), set()
     try:
-        futures = [pool.submit(extract_in_worker, *task) for task in tasks]
-        for future in as_completed(futures):
-            try:
-                yield future.result()
-            except BrokenProcessPool:
-                return
-        finished = True
+        while not finished:
+            # No more at once than the pool's queue takes: it chokes on others when it is shut down.
+            with suppress(BrokenProcessPool), interrupts_held(), _interrupts_blocked():
+                for task in islice(waiting, 2 * jobs - len(running)):
+                    running.add(pool.submit(extract_clip, *task))
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                with suppress(BrokenProcessPool):
+                    yield future.result()
+            finished = not (done or running)
     finally:
         # After Ctrl-C or an error the rest is not worth waiting for.
-        pool.shutdown(wait=finished, kill_workers=not finished)
+        pool.shutdown(kill_workers=not finished)
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Start processes that Ctrl-C does not reach: what is blocked stays so in them."""
+    # Where it starts only later, Python 3.11 unblocks the signal then.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _merge(
     out: Path,
     listing: manifests.Manifest,
-    plans: list[StreamPlan],
     parts: dict[int, Path],
     finished: dict[int, int],
     outcomes: dict[int, Outcome],
@@ -293,23 +375,22 @@ def _merge(
     command: str,
 ) -> None:
     """Write the output from the part files, in manifest order."""
-    import json
-
-    for i, clip in enumerate(listing.clips):
-        failure = outcomes[i].failure if i in outcomes else None
-        if failure:
-            report.failures.append((clip.id, *failure))
-    if len(report.failures) == len(listing.clips):
+    failed = [i for i in sorted(outcomes) if outcomes[i].failure]
+    for i in failed:
+        name = readable(listing.clips[i].id)
+        report.failures.append((name, *outcomes[i].failure))
+        report.traces[name] = outcomes[i].trace
+    if len(failed) == len(listing.clips):
         name, stage, error = report.failures[0]
         raise DataError(
             f"None of the {len(listing.clips)} clips could be processed.",
             f"The first, {name}, failed at {stage}: {error}",
             "Check the files; run with --debug for more.",
-        )
-    failed = {name for name, _, _ in report.failures}
+        ) from RuntimeError(report.traces[name])
     with ExitStack() as stack:
+        failed = set(failed)
         before = stack.enter_context(FeatureFile(out)) if finished else None
-        first = next(i for i, c in enumerate(listing.clips) if c.id not in failed)
+        first = next(i for i in range(len(listing.clips)) if i not in failed)
         if first in finished:
             streams = before.streams
         else:
@@ -318,7 +399,7 @@ def _merge(
         attrs = {"command": command, "dataset": listing.name}
         writer = stack.enter_context(Writer(out, streams, listing.labels, attrs))
         for i, clip in enumerate(listing.clips):
-            if clip.id in failed:
+            if i in failed:
                 continue
             if i in finished:
                 stored = before.clip(finished[i])

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-import signal
-import threading
+import sys
+import traceback
 import warnings
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mertool import media
 from mertool.config import to_dict
-from mertool.errors import MediaError, MertoolError, MertoolWarning, OutputError
+from mertool.errors import MediaError, MertoolError, MertoolWarning, OutputError, PluginError
 from mertool.files import sha256
 from mertool.registry import registry
 from mertool.store import Stream, Writer, json_attr
+from mertool.store.writer import check_rows
 from mertool.types import Clip, Rows, Word
 from mertool.words import split_words
 
@@ -50,12 +53,12 @@ class Outcome:
     Attributes:
         index: Its place in the manifest.
         failure: (stage, error), or None.
-        notes: Warnings.
+        trace: The failure's traceback.
     """
 
     index: int
     failure: tuple[str, str] | None = None
-    notes: list[str] = field(default_factory=list)
+    trace: str = ""
 
 
 # Extractors are built once per process: loading a model takes longer than a clip.
@@ -65,7 +68,17 @@ _BUILT: dict[str, Any] = {}
 def _extractor(plan: StreamPlan) -> Any:
     key = json.dumps(plan.key(), sort_keys=True)
     if key not in _BUILT:
-        _BUILT[key] = registry().load("extractor", plan.name)(plan.config, "auto")
+        cls = registry().load("extractor", plan.name)
+        try:
+            _BUILT[key] = cls(plan.config, "auto")
+        except MertoolError:
+            raise
+        except Exception as error:  # foreign code
+            raise PluginError(
+                f'The extractor "{plan.name}" cannot be started: {_one_line(error)}',
+                plan.owner,
+                f"Install what it needs, or choose another: --{plan.modality} NAME|none",
+            ) from error
     return _BUILT[key]
 
 
@@ -82,7 +95,9 @@ def part_name(clip: Clip, plans: list[StreamPlan]) -> str:
         stamp = []
     what = [
         [plan.modality, plan.key()] for plan in plans
-    ] + [clip.id, clip.path, clip.source, clip.start, clip.end, clip.text, stamp]  # fmt: skip
+    ] + [
+        clip.id, clip.path, clip.source, clip.start, clip.end, clip.text, clip.language, stamp
+    ]  # fmt: skip
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:24] + ".h5"
 
 
@@ -102,33 +117,72 @@ def extract_clip(index: int, clip: Clip, plans: list[StreamPlan], part: Path) ->
         MertoolError: An extractor cannot be built, or the part cannot be written: the whole
             run must stop.
     """
-    with warnings.catch_warnings(record=True) as caught:
+    with (
+        warnings.catch_warnings(record=True) as caught,
+        contextlib.redirect_stdout(sys.stderr),  # stdout is for results; extractors may chat
+    ):
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", MertoolWarning)
         extractors = {plan.modality: _extractor(plan) for plan in plans}
         stage = "media"
         try:
-            clip = _measure(clip)
+            clip = measure(clip)
+            streams: dict[str, Stream] = {}
             rows: dict[str, Rows] = {}
             for plan in plans:
-                stage = f"{plan.modality}:{plan.name}"
-                rows[plan.modality] = extractors[plan.modality].extract(clip)
+                stage, name = f"{plan.modality}:{plan.name}", plan.modality
+                with _one_thread():
+                    rows[name] = extractors[name].extract(clip)
+                streams[name] = _stream(plan, extractors[name])
+                check_rows(rows[name], streams[name], f"{plan.name} of {plan.owner}")
             stage = "store"
             notes = [str(w.message) for w in caught if issubclass(w.category, MertoolWarning)]
-            streams = {plan.modality: _stream(plan, extractors[plan.modality]) for plan in plans}
             with Writer(part, streams, attrs={"notes": json.dumps(notes)}) as writer:
                 writer.add(clip, rows)
         except OutputError:
             raise
-        except MertoolError as error:
-            return Outcome(index, (stage, " ".join(str(error).split())))
-        except Exception as error:  # a decoder's or an extractor's: this clip's, not the run's
-            return Outcome(index, (stage, f"{type(error).__name__}: {error}"))
-    return Outcome(index, None, notes)
+        # A decoder's or an extractor's, even one that calls sys.exit: this clip's, not the run's.
+        except (Exception, SystemExit) as error:
+            return Outcome(index, (stage, _one_line(error)), traceback.format_exc())
+    return Outcome(index)
 
 
-def _measure(clip: Clip) -> Clip:
-    """Check the clip's media and fill in its true end and its hash."""
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep torch to one thread: its last digits, and so the rows, would vary with their number."""
+    torch = sys.modules.get("torch")  # not imported where no extractor needs it
+    before = torch.get_num_threads() if torch else 0
+    if torch:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if torch:
+            torch.set_num_threads(before)
+
+
+def _one_line(error: BaseException) -> str:
+    """What an error says, as HDF5 can store it: no line breaks, no NUL, valid UTF-8."""
+    text = str(error) if isinstance(error, MertoolError) else f"{type(error).__name__}: {error}"
+    return readable(" ".join(text.replace("\0", "").split()))
+
+
+def readable(text: str) -> str:
+    """Escape what is left of a file name that is not valid UTF-8, so that it can be written."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def measure(clip: Clip) -> Clip:
+    """Check the clip's media and fill in its true end and its hash.
+
+    Raises:
+        MediaError: The media cannot be read, or the clip lies behind its end.
+    """
+    for text in (clip.id, clip.path, clip.source):
+        if readable(text) != text:
+            raise MediaError(
+                "The file's name is not valid UTF-8.", readable(text), "Give it another name."
+            )
     info = media.probe(clip.media)
     end = info.duration if clip.end is None else min(clip.end, info.duration)
     if clip.start >= info.duration:
@@ -158,10 +212,3 @@ def _stream(plan: StreamPlan, extractor: Any) -> Stream:
         "timed": not text,
     }  # fmt: skip
     return Stream(tuple(extractor.columns), attrs, text)
-
-
-def extract_in_worker(*args: Any) -> Outcome:
-    """`extract_clip` in a worker process, where Ctrl-C is left to the parent."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return extract_clip(*args)

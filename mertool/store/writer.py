@@ -6,6 +6,8 @@ import contextlib
 import dataclasses
 import io
 import os
+import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,11 +26,13 @@ _BUFFER = 1 << 20  # numbers held back per stream before they go to disk
 
 
 def check_output(path: Path, overwrite: bool) -> None:
-    """Refuse an output that exists or whose folder cannot be written.
+    """Refuse an output that exists, is a folder, or whose folder cannot be written.
 
     Raises:
         OutputError: One of these.
     """
+    if path.is_dir():
+        raise OutputError("The output is a folder.", str(path), "Give a file name with -o.")
     if path.exists() and not overwrite:
         raise OutputError(
             "The output exists already.",
@@ -42,6 +46,23 @@ def check_output(path: Path, overwrite: bool) -> None:
         probe.unlink()
     except OSError as error:
         raise cannot_write(path, error) from error
+
+
+@contextlib.contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Let Ctrl-C wait, where it must not be raised in the midst of what is done."""
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield
+        return
+    held: list[Any] = []
+    signal.signal(signal.SIGINT, lambda *arguments: held.append(arguments))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if held:
+            handler(*held[0])
 
 
 class _Disk(io.FileIO):
@@ -120,15 +141,21 @@ class Writer:
         self._offsets: dict[str, list[int]] = {name: [0] for name in streams}
         self._buffers: dict[str, list[Rows]] = {name: [] for name in streams}
         self._held = dict.fromkeys(streams, 0)
+        self._raw: _Disk | None = None
+        self._file: h5py.File | None = None
 
     def __enter__(self) -> Writer:
         self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        with self._disk():
-            self._raw = _Disk(self._temporary)
-            self._file = h5py.File(self._raw, "w")
-            self._file.create_group("streams", track_order=True)
-            for name, stream in self._streams.items():
-                self._create(name, stream)
+        try:
+            with self._disk():
+                self._raw = _Disk(self._temporary)
+                self._file = h5py.File(self._raw, "w")
+                self._file.create_group("streams", track_order=True)
+                for name, stream in self._streams.items():
+                    self._create(name, stream)
+        except BaseException:
+            self._clear()
+            raise
         return self
 
     def _create(self, name: str, stream: Stream) -> None:
@@ -200,9 +227,16 @@ class Writer:
                     self._raw.close()
                     os.replace(self._temporary, self.path)
         finally:
-            self._file.close()
-            self._raw.close()
-            self._temporary.unlink(missing_ok=True)
+            self._clear()
+
+    def _clear(self) -> None:
+        """Close whatever is open and remove what is not complete."""
+        with interrupts_held():
+            for file in (self._file, self._raw):
+                if file is not None:
+                    file.close()
+            with contextlib.suppress(OSError):  # the folder may be gone or closed
+                self._temporary.unlink(missing_ok=True)
 
     def _finish(self) -> None:
         file = self._file
@@ -250,13 +284,15 @@ class Writer:
     def _disk(self) -> Iterator[None]:
         """Turn a failed write, raised or remembered, into the error for users."""
         try:
-            yield
+            # Raised while HDF5 writes through `_Disk`, Ctrl-C takes the process down.
+            with interrupts_held():
+                yield
             self._raise_lost_write()
         except OSError as error:
             raise cannot_write(self.path, error) from error
 
     def _raise_lost_write(self) -> None:
-        if self._raw.error is not None:
+        if self._raw is not None and self._raw.error is not None:
             raise self._raw.error
 
 
@@ -266,15 +302,27 @@ def check_rows(rows: Rows, stream: Stream, what: str) -> None:
     Raises:
         DataError: Wrong shape, or a value that is not finite.
     """
-    shape = (len(rows), len(stream.columns))
     problem = ""
-    if rows.values.shape != shape:
-        problem = f"values have shape {rows.values.shape}, expected {shape}"
-    elif rows.times.shape != (len(rows), 2):
-        problem = f"times have shape {rows.times.shape}, expected {(len(rows), 2)}"
-    elif not (np.isfinite(rows.values).all() and np.isfinite(rows.times).all()):
-        problem = "values or times are not finite"
-    elif stream.text and (rows.word is None or rows.span is None):
-        problem = "text rows lack word or span"
+    if not isinstance(rows, Rows):
+        problem = f"they are a {type(rows).__name__}, expected Rows"
+    else:
+        count = np.shape(rows.values)[0] if np.ndim(rows.values) else 0
+        expected = {"values": (count, len(stream.columns)), "times": (count, 2)}
+        if stream.text:
+            expected |= {"word": (count,), "span": (count, 2)}
+        for name, shape in expected.items():
+            array = getattr(rows, name)
+            if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
+                problem = f'"{name}" is no array of numbers'
+            elif array.shape != shape:
+                problem = f'"{name}" has shape {array.shape}, expected {shape}'
+            elif not np.isfinite(array.astype(np.float32, copy=False)).all():
+                problem = f'"{name}" holds values that are not finite'
+            if problem:
+                break
     if problem:
-        raise DataError(f"The extractor gave rows that do not fit: {problem}.", what)
+        raise DataError(
+            f"The extractor gave rows that do not fit: {problem}.",
+            what,
+            "Report this to the extractor's author.",
+        )
