@@ -160,7 +160,9 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         with open(path, "rb") as file:
             return tomllib.load(file)
     except OSError as error:
-        raise DataError("The config file cannot be read.", f"{path}: {error.strerror}") from error
+        raise DataError(
+            "The config file cannot be read.", f"{path}: {error.strerror}", "Check --config."
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(
             "The config file is not valid TOML.", f"{path}: {error}", "Mend that line."

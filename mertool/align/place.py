@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import signal
-import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mertool.errors import DataError, MertoolError, MertoolWarning
+from mertool.processes import in_workers
 from mertool.store import FeatureFile
 from mertool.types import Clip, Word
 from mertool.words import split_words
@@ -85,22 +84,22 @@ def place_words(file: FeatureFile, plan: Plan, jobs: int) -> Iterator[tuple[Clip
         for clip in file:
             yield clip, _find(replace(clip, streams=None), plan)
         return
-    from joblib import Parallel, delayed
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
-
     # Clips are read twice, once for the workers (without rows) and once here, so that the
-    # workers' queue never holds rows.
-    results = Parallel(jobs, return_as="generator")(
-        delayed(_find_in_worker)(replace(clip, streams=None), plan) for clip in file
-    )
-    try:
-        yield from zip(file, results, strict=True)
-    except TerminatedWorkerError as error:
+    # workers' queue never holds rows. Results come as they finish and wait here for their turn.
+    tasks = ((replace(clip, streams=None), plan) for clip in file)
+    early: dict[int, Found] = {}
+    turn = 0
+    for place, found in in_workers(_find, tasks, jobs):
+        early[place] = found
+        while turn in early:
+            yield file.clip(turn), early.pop(turn)
+            turn += 1
+    if turn < len(file):
         raise MertoolError(
             "A worker process died: killed for its memory, or crashed on a damaged file.",
-            str(file.path),
+            f"{file.path}, at or soon after clip {file.ids[turn]}",
             "Try again with fewer processes (-j 1).",
-        ) from error
+        )
 
 
 @functools.lru_cache(maxsize=1)
@@ -128,13 +127,6 @@ def _find(clip: Clip, plan: Plan) -> Found:
             found = Found(error=reason(error))
     found.notes = [str(w.message) for w in caught if issubclass(w.category, MertoolWarning)]
     return found
-
-
-def _find_in_worker(clip: Clip, plan: Plan) -> Found:
-    """`_find` in a worker process, where Ctrl-C is left to the parent."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return _find(clip, plan)
 
 
 def _check_words(words: Sequence[Word], clip: Clip) -> None:

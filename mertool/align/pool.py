@@ -116,8 +116,9 @@ def pool_text(rows: Rows, n_words: int, how: str = "mean") -> np.ndarray:
     """
     if rows.word.max(initial=-1) >= n_words:
         raise DataError(
-            f"A text row belongs to word {rows.word.max()}, but the transcript has {n_words} "
-            "words: extract the text again."
+            f"A text row belongs to word {rows.word.max()}, the transcript has {n_words} words.",
+            "",
+            "Extract the text again.",
         )
     mine = rows.word >= 0
     word, values = rows.word[mine], rows.values[mine].astype(np.float64)
@@ -186,7 +187,11 @@ def by_segments(
         DataError: The clip's length is not known.
     """
     if clip.end is None:
-        raise DataError("The clip's length is not known, so it cannot be cut into segments.")
+        raise DataError(
+            "The clip's length is not known, so it cannot be cut into segments.",
+            clip.id,
+            "Extract it again, or give its end in the manifest.",
+        )
     edges = np.linspace(0.0, clip.end - clip.start, count + 1)
     cells, pooled = np.stack([edges[:-1], edges[1:]], axis=1), {}
     for name, rows in clip.streams.items():

@@ -49,7 +49,7 @@ def info(features: str, as_json: bool) -> None:
         click.echo("\n" + common.table(["label", "task", "values", "missing"], rows))
     if content["failures"]:
         rows = [[f["id"], f["stage"], f["error"]] for f in content["failures"]]
-        click.echo("\n" + common.table(["failed clip", "stage", "error"], rows))
+        click.echo("\n" + common.table(["failed clip", "stage", "error"], rows, left=3))
 
 
 data.add_command(info)

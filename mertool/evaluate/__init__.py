@@ -118,7 +118,11 @@ def run(
                 report.notes += _other_data(run, config, features)
             part = open_data(file, trained, wanted, labelled=True)
             if not len(part):
-                raise DataError(f"No labelled clip is in the {split} split.", str(features))
+                raise DataError(
+                    f"No labelled clip is in the {split} split.",
+                    str(features),
+                    "Choose another with --split; mertool data info shows what there is.",
+                )
             if part.unlabelled and not report.clips:
                 report.notes.append(f"{part.unlabelled} clips have no label and are not scored")
             report.clips = len(part)

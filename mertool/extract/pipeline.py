@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import glob
 import json
-import os
 import shutil
-import signal
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from itertools import islice
-from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from mertool import manifest as manifests
-from mertool.config import resolve, to_dict
+from mertool.config import resolve, settings_of, to_dict
 from mertool.errors import DataError, MediaError, OutputError, UsageError, did_you_mean
 from mertool.extract.worker import (
     Outcome,
@@ -31,9 +27,9 @@ from mertool.extract.worker import (
     readable,
 )
 from mertool.files import cannot_write
+from mertool.processes import in_workers
 from mertool.registry import registry
 from mertool.store import FeatureFile, Writer, check_output, json_attr
-from mertool.store.writer import interrupts_held
 from mertool.types import Clip
 
 MODALITIES = ("text", "audio", "vision")
@@ -43,11 +39,6 @@ TRANSCRIPTS = ("sidecar", "none")
 PROFILES: dict[str, dict[str, str]] = {
     "offline": {"text": "minilm", "audio": "mfcc", "vision": "facemesh"},
 }
-
-
-@dataclass(frozen=True)
-class NoSettings:
-    """The settings of an extractor that has none."""
 
 
 @dataclass
@@ -208,7 +199,7 @@ def plan_streams(
                 did_you_mean(name, known),
             )
         cls = registry().load("extractor", name)
-        configs[modality] = getattr(cls, "Config", NoSettings)
+        configs[modality] = settings_of(cls, f'the extractor "{name}"')
     configs = resolve(configs, settings)
     return [
         StreamPlan(name, registry().get("extractor", name).owner, m, configs[m])
@@ -309,7 +300,7 @@ def _outcomes(tasks: list[Task], jobs: int) -> Iterator[Outcome]:
         return
     left = {task[0]: task for task in tasks}
     while left:
-        for outcome in _in_workers(list(left.values()), jobs):
+        for _, outcome in in_workers(extract_clip, list(left.values()), jobs):
             del left[outcome.index]
             yield outcome
         # Where clips are left, a worker process died (a crash in a decoder, say) and took its pool
@@ -318,51 +309,8 @@ def _outcomes(tasks: list[Task], jobs: int) -> Iterator[Outcome]:
         for task in list(left.values())[:jobs]:
             del left[task[0]]
             died = "the worker process died on this clip: a crash, or no memory left"
-            yield next(_in_workers([task], 1), None) or Outcome(task[0], ("process", died))
-
-
-def _in_workers(tasks: list[Task], jobs: int) -> Iterator[Outcome]:
-    """Outcomes as they come; where a worker dies, those of the clips finished until then."""
-    from concurrent.futures import FIRST_COMPLETED, wait
-    from concurrent.futures.process import BrokenProcessPool
-
-    from joblib.externals.loky import get_reusable_executor
-
-    # Each worker gets its share of the cores; more threads than cores only wait for each other.
-    threads = str(max(1, (os.cpu_count() or 1) // jobs))
-    env = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
-    env["PYTHONFAULTHANDLER"] = ""  # or loky has crashes dumped to stderr; they are reported
-    pool = get_reusable_executor(
-        max_workers=jobs, kill_workers=True, reuse=False, env=env,
-        initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN),
-    )  # fmt: skip
-    finished, waiting, running = False, iter(tasks), set()
-    try:
-        while not finished:
-            # No more at once than the pool's queue takes: it chokes on others when it is shut down.
-            with suppress(BrokenProcessPool), interrupts_held(), _interrupts_blocked():
-                for task in islice(waiting, 2 * jobs - len(running)):
-                    running.add(pool.submit(extract_clip, *task))
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                with suppress(BrokenProcessPool):
-                    yield future.result()
-            finished = not (done or running)
-    finally:
-        # After Ctrl-C or an error the rest is not worth waiting for.
-        pool.shutdown(kill_workers=not finished)
-
-
-@contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Start processes that Ctrl-C does not reach: what is blocked stays so in them."""
-    # Where it starts only later, Python 3.11 unblocks the signal then.
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            alone = next(in_workers(extract_clip, [task], 1), None)
+            yield alone[1] if alone else Outcome(task[0], ("process", died))
 
 
 def _merge(

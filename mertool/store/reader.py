@@ -45,7 +45,11 @@ class FeatureFile:
         attrs = dict(self._file.attrs)
         if attrs.get("format") != FORMAT or "clips/id" not in self._file:
             self._file.close()
-            raise DataError("The file is HDF5 but no mertool feature file.", str(path))
+            raise DataError(
+                "The file is HDF5 but no mertool feature file.",
+                str(path),
+                "Make one: mertool extract VIDEOS -o feats.h5",
+            )
         version = attrs["version"]
         if version > VERSION:
             self._file.close()

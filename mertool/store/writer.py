@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 import os
-import signal
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +15,8 @@ import numpy as np
 
 from mertool.errors import DataError, OutputError
 from mertool.files import cannot_write
+from mertool.processes import interrupts_held
+from mertool.store.disk import Disk
 from mertool.store.layout import CLIP_TEXT, FORMAT, TEXT, VERSION, Stream, label_array
 from mertool.types import Clip, Label, Rows
 from mertool.version import __version__
@@ -46,68 +45,6 @@ def check_output(path: Path, overwrite: bool) -> None:
         probe.unlink()
     except OSError as error:
         raise cannot_write(path, error) from error
-
-
-@contextlib.contextmanager
-def interrupts_held() -> Iterator[None]:
-    """Let Ctrl-C wait, where it must not be raised in the midst of what is done."""
-    handler = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(handler):
-        yield
-        return
-    held: list[Any] = []
-    signal.signal(signal.SIGINT, lambda *arguments: held.append(arguments))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-        if held:
-            handler(*held[0])
-
-
-class _Disk(io.FileIO):
-    """A file that remembers its first failed write instead of raising.
-
-    HDF5 cannot close a file it failed to write and takes the process down with it. So it is told
-    that all went well, what it writes from then on is kept in memory for it to read back, and the
-    Writer, which throws the file away, raises the error itself.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, "w+")
-        self.error: OSError | None = None
-        self._kept: list[tuple[int, bytes]] = []
-
-    def write(self, data: Any) -> int:
-        rest = memoryview(data).cast("B")
-        size, start = len(rest), self.tell()
-        try:
-            while self.error is None and len(rest):
-                rest = rest[super().write(rest) :]
-        except OSError as error:
-            self.error = error
-        if self.error is not None:
-            self._kept.append((start + size - len(rest), bytes(rest)))
-            self.seek(start + size)
-        return size
-
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer).cast("B")
-        start = self.tell()
-        count = super().readinto(view) or 0
-        for place, data in self._kept:
-            low, high = max(place, start), min(place + len(data), start + len(view))
-            if low < high:
-                view[low - start : high - start] = data[low - place : high - place]
-                count = max(count, high - start)
-        return count
-
-    def truncate(self, size: int | None = None) -> int:
-        try:
-            return super().truncate(size)
-        except OSError as error:
-            self.error = self.error or error
-        return size or 0
 
 
 class Writer:
@@ -141,14 +78,14 @@ class Writer:
         self._offsets: dict[str, list[int]] = {name: [0] for name in streams}
         self._buffers: dict[str, list[Rows]] = {name: [] for name in streams}
         self._held = dict.fromkeys(streams, 0)
-        self._raw: _Disk | None = None
+        self._raw: Disk | None = None
         self._file: h5py.File | None = None
 
     def __enter__(self) -> Writer:
         self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
         try:
             with self._disk():
-                self._raw = _Disk(self._temporary)
+                self._raw = Disk(self._temporary)
                 self._file = h5py.File(self._raw, "w")
                 self._file.create_group("streams", track_order=True)
                 for name, stream in self._streams.items():
@@ -284,7 +221,7 @@ class Writer:
     def _disk(self) -> Iterator[None]:
         """Turn a failed write, raised or remembered, into the error for users."""
         try:
-            # Raised while HDF5 writes through `_Disk`, Ctrl-C takes the process down.
+            # Raised while HDF5 writes through `Disk`, Ctrl-C takes the process down.
             with interrupts_held():
                 yield
             self._raise_lost_write()

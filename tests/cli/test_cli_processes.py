@@ -109,11 +109,11 @@ import signal
 import sys
 import numpy as np
 from mertool.store import Stream, Writer
-from mertool.store.writer import _Disk
+from mertool.store.disk import Disk
 from mertool.types import Clip, Rows
 
 at, path = int(sys.argv[1]), sys.argv[2]
-writes, real = 0, _Disk.write
+writes, real = 0, Disk.write
 
 def write(self, data):
     global writes
@@ -122,7 +122,7 @@ def write(self, data):
         signal.raise_signal(signal.SIGINT)
     return real(self, data)
 
-_Disk.write = write
+Disk.write = write
 try:
     with Writer(path, {"a": Stream(tuple("abcd"))}) as writer:
         for i in range(100):

@@ -345,13 +345,13 @@ def test_an_output_folder_that_cannot_be_written(tmp_path, seen, clips, monkeypa
 @pytest.mark.parametrize("write", [1, 3, 10])
 def test_a_disk_that_fills_up_while_merging(tmp_path, seen, clips, monkeypatch, write):
     """Whichever write fails: no output, no temporary file, all parts kept, resume completes."""
-    from mertool.store.writer import _Disk
+    from mertool.store.disk import Disk
 
     out = tmp_path / "x.h5"
     count = 0
-    real = _Disk.__init__
+    real = Disk.__init__
 
-    class Full(_Disk):
+    class Full(Disk):
         def write(self, data):
             nonlocal count
             count += self.merging
@@ -364,7 +364,7 @@ def test_a_disk_that_fills_up_while_merging(tmp_path, seen, clips, monkeypatch, 
             real(self, path)
 
     with monkeypatch.context() as patch:
-        patch.setattr("mertool.store.writer._Disk", Full)
+        patch.setattr("mertool.store.writer.Disk", Full)
         refused(OutputError, out, "No space left", str(out), "--resume", source=clips)
     assert [p.name for p in tmp_path.iterdir() if "x.h5" in p.name] == ["x.h5.part"]
     assert len(list((tmp_path / "x.h5.part").iterdir())) == 5 == len(seen())
