@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import tomllib
 import typing
 from collections.abc import Mapping, Sequence
@@ -148,6 +149,20 @@ def to_dict(config: Any) -> dict[str, Any]:
     """Plain values of a config object, ready for TOML or JSON."""
     plain = dataclasses.asdict(config)
     return {k: list(v) if isinstance(v, tuple) else v for k, v in plain.items()}
+
+
+def to_toml(sections: Mapping[str, Mapping[str, Any]]) -> str:
+    """TOML text of sections of plain values (texts, numbers, true or false, lists of them).
+
+    Of these JSON's notation is TOML's. Written here, as GPU machines may lack a TOML writer.
+    """
+    tables = []
+    for name, values in sections.items():
+        lines = [
+            f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()
+        ]
+        tables.append("\n".join([f"[{name}]", *lines]) + "\n")
+    return "\n".join(tables)
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:

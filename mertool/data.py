@@ -225,6 +225,12 @@ class Dataset:
             m: max(1, int(o.diff().max())) if len(o) > 1 else 1 for m, o in self.offsets.items()
         }
 
+    @property
+    def blank(self) -> np.ndarray:
+        """(N,) bool, clips without a row in any stream: there is nothing to judge them by."""
+        counts = [offsets.diff().cpu().numpy() for offsets in self.offsets.values()]
+        return np.sum(counts, axis=0) == 0
+
     def normalise(self, normaliser: Normaliser) -> None:
         """Normalise every row in place."""
         for name, values in self.values.items():

@@ -62,7 +62,7 @@ def run(
         The predictions, in the order of the clips.
 
     Raises:
-        DataError: No such run, no clips, or features that do not fit.
+        DataError: No such run, no clips, none that could be scored, or features that do not fit.
         PluginError, UsageError: An extractor the model needs is not installed.
     """
     where = pick(device)
@@ -77,14 +77,24 @@ def run(
             for one in trained:
                 data = open_data(file, one, everything, labelled=False)
                 preds.append(predict_all(one.model, data, one.facts, one.spec, where).numpy())
-            report.rows = prediction_rows(trained[0].label, file.ids, None, np.mean(preds, axis=0))
+            blank = dict(zip(data.ids, data.blank, strict=True))
+            rows = prediction_rows(trained[0].label, file.ids, None, np.mean(preds, axis=0))
+    for name in (name for name, empty in blank.items() if empty):
+        report.failures.append((name, "predict", "no stream has a row to judge it by"))
     cells: dict[str, dict[str, str]] = {}
     for source in map(Path, sources):
         if source.suffix.lower() == ".csv":
             from mertool import manifest
 
             cells |= manifest.cells(source)
-    report.rows = [{**cells.get(row["id"], {}), **row} for row in report.rows]
+    report.rows = [{**cells.get(r["id"], {}), **r} for r in rows if not blank[r["id"]]]
+    if not report.rows:
+        name, stage, error = report.failures[0]
+        raise DataError(
+            "None of the clips could be scored.",
+            f"The first, {name}, failed at {stage}: {error}",
+            "A model trained on aligned words needs transcripts: a manifest, or .txt files beside.",
+        )
     return report
 
 

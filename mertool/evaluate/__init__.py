@@ -125,6 +125,10 @@ def run(
                 )
             if part.unlabelled and not report.clips:
                 report.notes.append(f"{part.unlabelled} clips have no label and are not scored")
+            if part.blank.any() and not report.clips:
+                report.notes.append(
+                    f"{part.blank.sum()} clips have no row in any stream and are scored all the same"
+                )
             report.clips = len(part)
             part.to(where)
             pred = predict_all(trained.model, part, trained.facts, trained.spec, where)

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tomli_w
 import torch
 
-from mertool.config import read_toml
+from mertool.config import read_toml, to_toml
 from mertool.errors import DataError, OutputError, UsageError
 from mertool.files import cannot_write, sha256, to_csv, to_json, write_text
 from mertool.types import Label
@@ -28,7 +27,7 @@ _PACKAGES = ("numpy", "scipy", "torch", "transformers", "h5py", "safetensors", "
 
 def write_config(folder: Path, config: dict[str, Any]) -> None:
     """Write config.toml: everything resolved, enough to repeat the run with --config."""
-    write_text(folder / "config.toml", tomli_w.dumps(config))
+    write_text(folder / "config.toml", to_toml(config))
 
 
 def read_config(folder: Path) -> dict[str, Any]:

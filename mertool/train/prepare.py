@@ -91,6 +91,11 @@ def _left_out(parts: dict[str, datasets.Dataset], config: datasets.DataConfig) -
         for name, part in parts.items()
         if part.unlabelled
     ]
+    notes += [
+        f"{part.blank.sum()} {name} clips have no row in any stream and are used all the same"
+        for name, part in parts.items()
+        if part.blank.any()
+    ]
     for stream in parts["train"].values:
         cropped = sum(part.cropped[stream] for part in parts.values())
         if cropped:

@@ -2,7 +2,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from mertool.config import read_toml, resolve, settings_of, to_dict
+from mertool.config import read_toml, resolve, settings_of, to_dict, to_toml
 from mertool.errors import DataError, PluginError, UsageError
 
 
@@ -74,6 +74,21 @@ def test_bool_is_no_number():
 def test_round_trip_through_plain_values():
     made = build("toy.sizes=[5]")
     assert build(base={"toy": to_dict(made)}) == made
+
+
+def test_what_is_written_as_toml_is_read_back(tmp_path):
+    sections = {
+        "run": {
+            "label": 'a "quoted" \\ päth\n🙂',
+            "seeds": [1, 2],
+            "names": [],
+            "mixed": ["x,y", ""],
+        },
+        "train": {"lr": 1e-05, "big": 1e22, "epochs": 3, "amp": False},
+        "fusion": {},
+    }
+    (tmp_path / "x.toml").write_text(to_toml(sections), encoding="utf-8")
+    assert read_toml(tmp_path / "x.toml") == sections
 
 
 def test_toml_errors(tmp_path):

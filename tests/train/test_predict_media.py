@@ -6,6 +6,7 @@ import pytest
 
 import mertool
 from mertool.demo import CLIPS
+from mertool.errors import DataError
 from mertool.predict import run as predict
 
 NAMES = [f"demo{i:02d}" for i in range(1, 25)]
@@ -47,6 +48,18 @@ def test_a_csv_keeps_its_columns_and_one_bad_clip_loses_no_other(world, tmp_path
     assert row["note"] == "mine" and row["clip_id"] == row["id"] == "x"
     assert row["sentiment_pred"] == pytest.approx(expected["demo02"]["sentiment_pred"])
     assert [f[0] for f in report.failures] == ["y"] and report.exit_code == 3
+
+
+def test_a_clip_with_nothing_to_judge_it_by_gets_no_score(world, tmp_path):
+    folder, _ = world
+    shutil.copy(CLIPS / "demo01.mp4", tmp_path / "silent.mp4")  # no transcript: no words, no rows
+    with pytest.raises(DataError, match="None of the clips could be scored"):
+        predict(folder / "run", tmp_path)
+    shutil.copy(CLIPS / "demo01.mp4", tmp_path / "said.mp4")
+    (tmp_path / "said.txt").write_text("the movie was okay")
+    report = predict(folder / "run", tmp_path)
+    assert [r["id"] for r in report.rows] == ["said"]
+    assert report.failures == [("silent", "predict", "no stream has a row to judge it by")]
 
 
 def test_sources_of_both_kinds_on_the_command_line(world, tmp_path):
