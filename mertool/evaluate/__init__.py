@@ -127,7 +127,7 @@ def run(
                 report.notes.append(f"{part.unlabelled} clips have no label and are not scored")
             if part.blank.any() and not report.clips:
                 report.notes.append(
-                    f"{part.blank.sum()} clips have no row in any stream and are scored all the same"
+                    f"{part.blank.sum()} clips have no row in any stream and are scored too"
                 )
             report.clips = len(part)
             part.to(where)

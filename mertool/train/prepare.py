@@ -92,7 +92,7 @@ def _left_out(parts: dict[str, datasets.Dataset], config: datasets.DataConfig) -
         if part.unlabelled
     ]
     notes += [
-        f"{part.blank.sum()} {name} clips have no row in any stream and are used all the same"
+        f"{part.blank.sum()} {name} clips have no row in any stream and are used too"
         for name, part in parts.items()
         if part.blank.any()
     ]
