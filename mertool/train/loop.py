@@ -205,7 +205,7 @@ class Trainer:
                     "lr": schedule.get_last_lr()[0],
                     "train": terms,
                     "valid_loss": valid_loss,
-                    "valid": _flat(scores(self.valid.label, self.valid.y, pred)),
+                    "valid": _flat(scores(self.valid.label, self.valid.y.cpu(), pred)),
                     "seconds": round(time.monotonic() - started, 3),
                 }
                 file.write(to_json(line, indent=None) + "\n")

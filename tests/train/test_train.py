@@ -266,6 +266,19 @@ def test_a_loss_that_explodes_stops_with_advice(features, tmp_path):
     assert "train.lr" in caught.value.fix
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("plugin", ["concat", "mcr"])
+@pytest.mark.parametrize("label", ["score", "emotion", "traits"])
+def test_on_a_gpu(features, tmp_path, plugin, label):
+    """Trained there, in mixed precision, and scored on either device alike."""
+    settings = ("train.epochs=3",)
+    train(features, tmp_path / "r", plugin=plugin, label=label, settings=settings, device="cuda")
+    there = mertool.evaluate(tmp_path / "r", device="cuda").mean
+    here = mertool.evaluate(tmp_path / "r", device="cpu").mean
+    for name, value in here.items():
+        assert there[name] == pytest.approx(value, abs=1e-3)
+
+
 def test_training_needs_no_media_library(features, tmp_path):
     """train, evaluate and predict from features run where these packages are absent."""
     code = f"""
