@@ -14,9 +14,11 @@ mertool extract videos/ -o feats.h5
 mertool extract videos/ -o feats.h5 -j 4 --resume
 mertool extract speech/ -o audio.h5 --vision none
 mertool extract videos/ -o feats.h5 --text bert --set text.model=./my-bert
+mertool extract videos/ --into feats.h5 --text bert
 """)
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@click.option("-o", "--output", required=True, help="The feature file to write.")
+@click.option("-o", "--output", help="The feature file to write.")
+@click.option("--into", metavar="FILE", help="Add or replace streams of this feature file.")
 @click.option("--manifest", help="CSV with clip_id, path and more; see docs/manifest.md.")
 @click.option("--profile", default="offline", show_default=True, help="Named set of extractors.")
 @click.option("--text", metavar="NAME", help='Extractor of the text stream, or "none".')
@@ -31,18 +33,33 @@ mertool extract videos/ -o feats.h5 --text bert --set text.model=./my-bert
 @click.option("--resume", is_flag=True, help="Go on where a run stopped; try failures again.")
 @common.overwrite_option
 @common.json_option
-def extract(sources: tuple[str, ...], output: str, jobs: int, as_json: bool, **options: Any) -> int:
+def extract(
+    sources: tuple[str, ...],
+    output: str | None,
+    into: str | None,
+    jobs: int,
+    as_json: bool,
+    **options: Any,
+) -> int:
     """Turn raw clips into features, in one file.
 
     SOURCE is a media file, a folder (its manifest.csv is used by itself) or a manifest.
     The names of extractors are listed by: mertool plugins ls
     """
-    from mertool.extract import run
+    from mertool.extract import add_streams, run
 
-    report = run(
-        sources, output, jobs=jobs, progress=common.show_progress(),
-        command=common.command_line(), **options,
-    )  # fmt: skip
+    if bool(output) == bool(into):
+        raise click.UsageError("Give either -o FILE or --into FILE.")
+    options |= {
+        "jobs": jobs, "progress": common.show_progress(), "command": common.command_line(),
+    }  # fmt: skip
+    if into:
+        if options.pop("overwrite"):
+            raise click.UsageError("--into replaces the streams it makes; leave --overwrite out.")
+        options.pop("profile")
+        report = add_streams(sources, into, **options)
+    else:
+        report = run(sources, output, **options)
     common.notes(report.notes)
     if report.ignored:
         common.say(f"Note: {report.ignored} media files are not in the manifest and are ignored")

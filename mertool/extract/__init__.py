@@ -3,9 +3,10 @@
 pipeline.py runs the clips, worker.py does one clip; every other module is one extractor.
 """
 
+from mertool.extract.into import add_streams
 from mertool.extract.pipeline import MODALITIES, PROFILES, ExtractReport, run
 from mertool.stage import callable_stage
 
-__all__ = ["MODALITIES", "PROFILES", "ExtractReport", "run"]
+__all__ = ["MODALITIES", "PROFILES", "ExtractReport", "add_streams", "run"]
 
 callable_stage(__name__)

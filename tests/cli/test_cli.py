@@ -70,7 +70,7 @@ def test_version(call):
         (["--nonsense"], ["--nonsense", "See: mertool --help"]),
         (["data", "inf"], ["inf", "mertool data --help"]),
         (["extract", "-o", "x.h5"], ["SOURCE", "See: mertool extract --help"]),
-        (["extract", "clips"], ["--output", "See: mertool extract --help"]),
+        (["extract", "clips"], ["-o FILE or --into FILE", "See: mertool extract --help"]),
         (["extract", "clips", "-o"], ["requires an argument", "See: mertool extract --help"]),
         (["extract", "clips", "-o", "x.h5", "-j", "0"], ["--jobs", "x>=1"]),
         (["extract", "clips", "-o", "x.h5", "-j", "two"], ["--jobs", "two"]),

@@ -136,7 +136,7 @@ def test_commands_are_found_at_all():
     [
         "extrct x -o y",
         "extract x -o y --resum",
-        "extract x",
+        "extract -o y",
         "extract x -o y --set audio.hop=5",
         "align x -o y --aligner sphinx",
         "train --plugin mrc x",

@@ -1,0 +1,117 @@
+"""Adding a stream to a feature file, or replacing one; the other streams stay as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mertool.errors import DataError, UsageError
+from mertool.extract.pipeline import MODALITIES, ExtractReport, run
+from mertool.store import FeatureFile, Writer
+from mertool.types import Clip
+
+
+def add_streams(
+    sources: Sequence[str | Path] | str | Path,
+    features: str | Path,
+    *,
+    text: str | None = None,
+    audio: str | None = None,
+    vision: str | None = None,
+    command: str = "",
+    **options: Any,
+) -> ExtractReport:
+    """Extract the named streams of a feature file's clips and put them into it.
+
+    The clips are found in the sources by their ids; they, their labels, splits and other streams
+    stay. A clip that fails, or is not in the sources, keeps its place with zero rows of the new
+    stream. The file is replaced when all is done, so a stopped run can be resumed.
+
+    Args:
+        sources: Media files, folders or manifests, as for `run`.
+        features: A feature file that is not aligned.
+        text: Extractor of the text stream; None = that stream is left alone.
+        audio: The same for audio.
+        vision: The same for vision.
+        command: Recorded in the file, after its own.
+        **options: manifest, transcript, settings, jobs, resume and progress, as for `run`.
+
+    Returns:
+        What was extracted and what failed.
+
+    Raises:
+        UsageError: No stream is named, or as for `run`.
+        DataError: The file is missing or aligned, or has no clip of the sources.
+        OutputError: The disk is full or closed.
+    """
+    features = Path(features)
+    chosen = {m: v for m, v in zip(MODALITIES, (text, audio, vision), strict=True) if v}
+    if not chosen or "none" in chosen.values():
+        raise UsageError(
+            "Which stream is to be added?",
+            "--into takes --text, --audio or --vision with the name of an extractor.",
+            "For example: --into feats.h5 --vision facemesh",
+        )
+    with FeatureFile(features) as file:
+        if file.alignment != "none":
+            raise DataError(
+                f'The file is aligned, to "{file.alignment}".',
+                str(features),
+                "Add the stream to the file that extract wrote, and align again.",
+            )
+    extra = features.with_name(f"{features.name}.into.h5")
+    names = {m: chosen.get(m, "none") for m in MODALITIES}
+    # A run that was stopped while merging has left a whole extraction: resumed, or made again.
+    overwrite = extra.exists() and not options.get("resume")
+    report = run(sources, extra, **names, overwrite=overwrite, command=command, **options)
+    _merge(features, extra, report, command)
+    extra.unlink()
+    report.out = str(features)
+    return report
+
+
+def _merge(features: Path, extra: Path, report: ExtractReport, command: str) -> None:
+    """Write the file anew: its clips, with the streams of `extra` among its own."""
+    with FeatureFile(features) as old, FeatureFile(extra) as new:
+        known = {name: i for i, name in enumerate(new.ids)}
+        if not known.keys() & set(old.ids):
+            extra.unlink()
+            raise DataError(
+                "No clip of the feature file is among the sources.",
+                f"{features} begins with {old.ids[0]}, the sources with {new.ids[0]}",
+                "Name the folder or manifest that the file was made from.",
+            )
+        attrs = {k: old.attrs[k] for k in ("dataset", "alignment")}
+        attrs["command"] = "\n".join(c for c in (str(old.attrs["command"]), command) if c)
+        failures = [f for f in old.failures if f not in report.failures] + report.failures
+        streams = {**old.streams, **new.streams}
+        with Writer(features, streams, list(old.labels.values()), attrs) as writer:
+            report.clips = 0
+            for clip in old:
+                rows = {m: r for m, r in clip.streams.items() if m not in new.streams}
+                problem = _problem(clip, new, known)
+                if problem:
+                    report.notes.append((clip.id, problem))
+                else:
+                    rows |= new.clip(known[clip.id]).streams
+                    report.clips += 1
+                writer.add(clip, rows)
+            for name in old.splits:
+                writer.split(name, old.split(name))
+            for failure in failures:
+                writer.fail(*failure)
+        strangers = known.keys() - set(old.ids)
+        report.notes += [(name, "is not in the feature file and is left out") for name in strangers]
+
+
+def _problem(clip: Clip, new: FeatureFile, known: dict[str, int]) -> str:
+    """Why a clip gets no rows of the new streams; "" where it does."""
+    if clip.id not in known:
+        return "has no rows of the new stream: it failed or is not among the sources"
+    found = new.clip(known[clip.id])
+    if (found.sha256, found.start, found.end) != (clip.sha256, clip.start, clip.end):
+        return "has no rows of the new stream: its media are not those of the feature file"
+    if "text" in new.streams and found.text != clip.text:
+        return "has no rows of the new stream: its transcript is not that of the feature file"
+    return ""
