@@ -21,7 +21,7 @@ from mertool.data import DataConfig
 from mertool.device import pick
 from mertool.errors import PluginError, UsageError
 from mertool.files import cannot_write, to_json, write_text
-from mertool.registry import registry
+from mertool.registry import Entry, registry
 from mertool.stage import callable_stage
 from mertool.train import folder as folders
 from mertool.train.checkpoint import Trained, save
@@ -29,6 +29,27 @@ from mertool.train.loop import TrainConfig, Trainer, seed_everything
 from mertool.train.prepare import Prepared, prepare
 
 SEEDS = (1111, 1112, 1113, 1114, 1115)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What is trained on what.
+
+    Attributes:
+        plugin: The fusion.
+        features: The feature file.
+        label: Label to predict; empty = the only one.
+        modalities: Streams to use; empty = all that are not empty.
+        seeds: One model is trained for each.
+        splits: Name of the split in the file.
+    """
+
+    plugin: str = ""
+    features: str = ""
+    label: str = ""
+    modalities: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = SEEDS
+    splits: str = "default"
 
 
 @dataclass
@@ -126,42 +147,44 @@ def run(
     """
     started = time.monotonic()
     base = read_toml(config) if config is not None else {}
-    chosen = _choose(
-        base.pop("run", {}), plugin=plugin, features=features, label=label,
-        modalities=modalities, seeds=seeds, splits=splits,
-    )  # fmt: skip
-    entry = registry().get("fusion", chosen["plugin"])
-    fusion = registry().load("fusion", chosen["plugin"])
-    settings_class = settings_of(fusion, f'the fusion "{chosen["plugin"]}"')
-    sections = {"fusion": settings_class, "train": TrainConfig, "data": DataConfig}
-    configs = resolve(sections, settings, base)
-    chosen["seeds"] = parse_seeds(chosen["seeds"])
+    arguments = {
+        "plugin": plugin, "features": features and str(Path(features)), "label": label,
+        "modalities": modalities, "seeds": seeds and parse_seeds(seeds), "splits": splits,
+    }  # fmt: skip
+    entry, fusion, configs = _settle(base, arguments, settings)
+    chosen = configs.pop("run")
     where = pick(device)
-    features = Path(chosen["features"])
-    ready = prepare(features, chosen, configs["data"])
-    chosen |= {"label": ready.label.name, "modalities": list(ready.streams)}
+    features = Path(chosen.features).absolute()  # so that evaluate finds it from any folder
+    ready = prepare(
+        features, chosen.label or None, chosen.modalities or None, chosen.splits, configs["data"]
+    )
     report = TrainReport(
-        str(out or Path("runs") / chosen["plugin"]), chosen["plugin"], ready.label.name,
+        str(out or Path("runs") / chosen.plugin), chosen.plugin, ready.label.name,
         list(ready.streams), {k: len(v) for k, v in ready.parts.items()}, notes=ready.notes,
     )  # fmt: skip
-    folder = folders.open_run(Path(report.run), resume, overwrite)
-    resolved = {"run": chosen, **{name: to_dict(value) for name, value in configs.items()}}
-    env = folders.record(folder, resolved, features, command, resume)
-    for part in ready.parts.values():
-        part.to(where)
     trained = Trained(
-        plugin=chosen["plugin"], config=configs["fusion"], spec=ready.spec, label=ready.label,
+        plugin=chosen.plugin, config=configs["fusion"], spec=ready.spec, label=ready.label,
         normaliser=ready.normaliser, seed=0,
         facts={"task_loss": "mse", "fixed_length": False, **entry.facts},
         streams=ready.streams, data=to_dict(configs["data"]), alignment=ready.alignment,
         baseline=ready.baseline,
     )  # fmt: skip
+    _build(fusion, trained)  # what cannot be built must fail before anything is written
+    folder = folders.open_run(Path(report.run), resume, overwrite)
+    used = {"features": str(features), "label": report.label, "modalities": report.streams}
+    resolved = {
+        "run": {**to_dict(chosen), **used},
+        **{name: to_dict(value) for name, value in configs.items()},
+    }
+    env = folders.record(folder, resolved, features, command, resume)
+    for part in ready.parts.values():
+        part.to(where)
     epochs = configs["train"].epochs
     with tqdm(
-        total=len(chosen["seeds"]) * epochs,
+        total=len(chosen.seeds) * epochs,
         unit="epoch", desc="train", disable=None if progress else True,
     ) as bar:  # fmt: skip
-        for n, seed in enumerate(chosen["seeds"]):
+        for n, seed in enumerate(chosen.seeds):
             place = folder / f"seed-{seed}"
             best = _finished(place) if resume else None
             if best is not None:
@@ -179,20 +202,56 @@ def run(
     return report
 
 
-def _choose(base: dict[str, Any], **arguments: Any) -> dict[str, Any]:
-    """What to train on what: arguments win over the config file, which wins over defaults.
+def _settle(
+    base: dict[str, Any], arguments: dict[str, Any], settings: Sequence[str]
+) -> tuple[Entry, Any, dict[str, Any]]:
+    """Find the fusion and settle every setting; arguments win over the config file.
+
+    Args:
+        base: The config file's sections.
+        arguments: Values for its section "run"; None = not given.
+        settings: "section.key=value" strings.
+
+    Returns:
+        The fusion's entry, its class, and the config object of each section.
 
     Raises:
-        UsageError: No plugin or no features are given.
+        UsageError: No plugin or features, or anything unknown or wrong, all of it at once.
+        PluginError: The fusion is broken.
     """
-    given = {k: v for k, v in arguments.items() if v is not None}
-    chosen = {"seeds": 5, "splits": "default", **base, **given}
+    given = {k: list(v) if isinstance(v, tuple) else v for k, v in arguments.items() if v}
+    chosen = given
+    if isinstance(base.get("run", {}), dict):  # anything else is refused below
+        chosen = {**base.get("run", {}), **given}
+        base = {**base, "run": chosen}
     for needed, hint in (("plugin", "--plugin NAME"), ("features", "mertool train FILE.h5")):
-        if needed not in chosen:
+        if not chosen.get(needed):
             raise UsageError(f"Training needs {needed}.", "", f"Give {hint}.")
-    # Absolute: evaluate finds it from any folder.
-    chosen["features"] = str(Path(chosen["features"]).absolute())
-    return chosen
+    entry = registry().get("fusion", str(chosen["plugin"]))
+    fusion = registry().load("fusion", entry.name)
+    sections = {
+        "run": RunConfig,
+        "fusion": settings_of(fusion, f'the fusion "{entry.name}"'),
+        "train": TrainConfig,
+        "data": DataConfig,
+    }
+    return entry, fusion, resolve(sections, settings, base)
+
+
+def _build(fusion: Any, trained: Trained) -> torch.nn.Module:
+    """The untrained fusion.
+
+    Raises:
+        PluginError: It cannot be built for this data.
+    """
+    try:
+        return fusion(trained.config, trained.spec)
+    except (ValueError, TypeError) as error:
+        raise PluginError(
+            f'The fusion "{trained.plugin}" cannot be built for this data: {error}',
+            f"streams {trained.spec.streams}, task {trained.spec.task}",
+            "Change its settings with --set fusion.KEY=VALUE, or choose other streams.",
+        ) from error
 
 
 def _train_seed(
@@ -208,14 +267,7 @@ def _train_seed(
     """Train one seed and write its folder; the checkpoint comes last and marks it finished."""
     parts = ready.parts
     seed_everything(seed)
-    try:
-        model = fusion(trained.config, trained.spec).to(device)
-    except (ValueError, TypeError) as error:
-        raise PluginError(
-            f'The fusion "{trained.plugin}" cannot be built for this data: {error}',
-            f"streams {trained.spec.streams}, task {trained.spec.task}",
-            "Change its settings with --set fusion.KEY=VALUE, or choose other streams.",
-        ) from error
+    model = _build(fusion, trained).to(device)
     trainer = Trainer(
         model, trained.spec, trained.facts, config, parts["train"], parts["valid"], device
     )

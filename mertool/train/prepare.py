@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,12 +41,20 @@ class Prepared:
     notes: list[str]
 
 
-def prepare(features: Path, chosen: dict[str, Any], config: datasets.DataConfig) -> Prepared:
+def prepare(
+    features: Path,
+    label: str | None,
+    modalities: Sequence[str] | None,
+    splits: str,
+    config: datasets.DataConfig,
+) -> Prepared:
     """Read the train and valid clips of a feature file.
 
     Args:
         features: The file.
-        chosen: "splits", and where given "label" and "modalities".
+        label: Name of the label; None = the only one.
+        modalities: Streams to use; None = all that are not empty.
+        splits: Name of the split in the file.
         config: Cropping.
 
     Raises:
@@ -53,13 +62,13 @@ def prepare(features: Path, chosen: dict[str, Any], config: datasets.DataConfig)
         DataError: A split has no labelled clips.
     """
     with FeatureFile(features) as file:
-        label = datasets.pick_label(file, chosen.get("label"))
-        names = datasets.pick_streams(file, chosen.get("modalities"))
-        assigned, note = datasets.assign_splits(file, chosen["splits"])
+        target = datasets.pick_label(file, label)
+        names = datasets.pick_streams(file, modalities)
+        assigned, note = datasets.assign_splits(file, splits)
         parts = {}
         for name in ("train", "valid"):
             wanted = datasets.of_split(assigned, name, file.path)
-            parts[name] = datasets.Dataset(file, label, names, wanted, config)
+            parts[name] = datasets.Dataset(file, target, names, wanted, config)
             if not len(parts[name]):
                 raise DataError(
                     f"No labelled clip is in the {name} split.", str(features), "Label some clips."
@@ -72,14 +81,14 @@ def prepare(features: Path, chosen: dict[str, Any], config: datasets.DataConfig)
         if file.alignment != "none":
             how = streams[names[0]]["attrs"]
             alignment = {"to": file.alignment, **{k: how.get(k, "") for k in ("aligner", "pool")}}
-        spec = datasets.make_spec(file, label, parts["train"])
+        spec = datasets.make_spec(file, target, parts["train"])
     normaliser = datasets.Normaliser.fit(parts["train"])
-    baseline = baseline_of(label, parts["train"].y)
+    baseline = baseline_of(target, parts["train"].y)
     for part in parts.values():
         part.normalise(normaliser)
     notes = [note] if note else []
     return Prepared(
-        label, parts, spec, normaliser, streams, alignment, baseline,
+        target, parts, spec, normaliser, streams, alignment, baseline,
         notes + _left_out(parts, config),
     )  # fmt: skip
 

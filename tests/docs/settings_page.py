@@ -16,6 +16,7 @@ from typing import Any
 from mertool.config import to_dict
 from mertool.data import DataConfig
 from mertool.registry import registry
+from mertool.train import RunConfig
 from mertool.train.loop import TrainConfig
 
 INTRO = """\
@@ -56,6 +57,7 @@ def sections() -> Iterator[tuple[str, str, type]]:
             yield modality, f"`{modality}`: extractor `{name}`", cls.Config
     for name in ours("aligner"):
         yield "align", f"`align`: aligner `{name}`", registry().load("aligner", name).Config
+    yield "run", "`run`: what is trained on what (its options do the same)", RunConfig
     yield "train", "`train`: how a fusion is trained", TrainConfig
     yield "data", "`data`: how clips become batches", DataConfig
     for name in ours("fusion"):
@@ -103,7 +105,7 @@ def value(default: Any) -> str:
     if isinstance(default, bool):
         return f"`{str(default).lower()}`"
     if isinstance(default, list):
-        return f"`{','.join(default)}`"
+        return f"`{','.join(map(str, default))}`"
     return f"`{default}`"
 
 

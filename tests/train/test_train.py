@@ -170,6 +170,27 @@ def test_a_run_repeats_from_its_own_config(features, tmp_path):
     assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
+def test_a_fusion_that_cannot_be_built_leaves_no_run(features, tmp_path):
+    settings = ("fusion.targets=face",)
+    with pytest.raises(UsageError, match="no such stream"):
+        train(features, tmp_path / "run", plugin="mcr", settings=settings)
+    assert not (tmp_path / "run").exists()
+
+
+def test_errors_in_a_config_file_come_all_at_once(features, tmp_path):
+    (tmp_path / "c.toml").write_text(
+        f'[run]\nplugin = "concat"\nfeatures = "{features}"\nlable = "score"\nseeds = ["x"]\n'
+        "[train]\nepochs = 1.5\n[fusoin]\nx = 1\n"
+    )
+    with pytest.raises(UsageError) as caught:
+        mertool.train(config=tmp_path / "c.toml", out=tmp_path / "r")
+    for part in ("run.lable", 'Did you mean "label"', "run.seeds", "train.epochs", "[fusoin]"):
+        assert part in caught.value.where
+    (tmp_path / "d.toml").write_text("run = 3\n")
+    with pytest.raises(UsageError, match="must be a section"):
+        mertool.train(features, tmp_path / "r", plugin="concat", config=tmp_path / "d.toml")
+
+
 def test_existing_runs_are_not_lost(features, tmp_path):
     train(features, tmp_path / "run")
     with pytest.raises(OutputError, match="exists already"):
