@@ -118,18 +118,19 @@ def _take(
 
 def _convert(value: Any, kind: Any, text: bool) -> Any:
     """Turn a command-line string (`text`) or a TOML value into the field's type."""
+    many = typing.get_origin(kind) is tuple
     if text and kind is not str:
         try:
             value = tomllib.loads(f"v = {value}")["v"]
+            text = False
         except tomllib.TOMLDecodeError:
-            # A comma list needs no quotes: fusion.targets=text,audio
-            value = [part.strip() for part in value.split(",") if part.strip()]
-            if typing.get_origin(kind) is not tuple:
-                value = value[0] if len(value) == 1 else value
-    if typing.get_origin(kind) is tuple:
+            # A comma list needs no brackets and no quotes: fusion.targets=text,audio
+            if many:
+                value = [part.strip() for part in value.split(",") if part.strip()]
+    if many:
         item = typing.get_args(kind)[0]
         items = value if isinstance(value, list | tuple) else [value]
-        return tuple(_convert(v, item, False) for v in items)
+        return tuple(_convert(v, item, text) for v in items)
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:

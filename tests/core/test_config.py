@@ -31,6 +31,8 @@ def test_defaults_and_every_type():
         "toy.targets=text,audio", "toy.sizes=[3, 4]",
     )  # fmt: skip
     assert made == Toy(3e-4, 4, "a b", False, ("text", "audio"), (3, 4))
+    assert build("toy.sizes=3,4").sizes == (3, 4) and build("toy.sizes=5").sizes == (5,)
+    assert build("toy.targets=true, 1").targets == ("true", "1")
     assert build("toy.lr=1").lr == 1.0 and isinstance(build("toy.lr=1").lr, float)
     assert build("toy.name=12").name == "12"
     assert build("toy.targets=audio").targets == ("audio",)

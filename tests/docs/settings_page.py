@@ -35,9 +35,9 @@ mertool train --plugin mcr feats.h5 --set train.lr=2e-3 --set fusion.targets=tex
   before any work is done.
 - Values are written as in TOML; texts need no quotes. A list is written with commas.
 - `extract` knows the sections of the streams it makes, `align` knows `align`, and `train` knows
-  `train`, `data` and `fusion`. In a section, the keys are those of the extractor, aligner or fusion
-  that is chosen.
-- `train --config FILE` reads the sections `train`, `data` and `fusion` of a TOML file, such as the
+  `run`, `train`, `data` and `fusion`. In a section, the keys are those of the extractor, aligner
+  or fusion that is chosen.
+- `train --config FILE` reads these sections of a TOML file, such as the
   `config.toml` of a run; `--set` wins over it.
 - From Python: `mertool.extract(..., settings=["vision.fps=10"])`, and so for `align` and `train`.
 - Where the settings are kept: those of an extractor in the stream's `config` attribute
