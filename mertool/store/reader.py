@@ -42,20 +42,31 @@ class FeatureFile:
             raise DataError(
                 "The file cannot be opened as HDF5.", str(path), "Is it a mertool feature file?"
             ) from error
+        try:
+            self._read_head()
+        except BaseException as error:
+            self._file.close()
+            if isinstance(error, KeyError | TypeError | ValueError | AttributeError | OSError):
+                raise DataError(
+                    "The feature file is incomplete or not as it should be.",
+                    f"{path}: {error}",
+                    "Make it again; docs/feature-file.md has the layout.",
+                ) from error
+            raise
+
+    def _read_head(self) -> None:
+        """Read all that is small: attributes, ids, what the streams and labels are."""
         attrs = dict(self._file.attrs)
         if attrs.get("format") != FORMAT or "clips/id" not in self._file:
-            self._file.close()
             raise DataError(
                 "The file is HDF5 but no mertool feature file.",
-                str(path),
+                str(self.path),
                 "Make one: mertool extract VIDEOS -o feats.h5",
             )
-        version = attrs["version"]
-        if version > VERSION:
-            self._file.close()
+        if attrs["version"] > VERSION:
             raise DataError(
-                f"The file has version {version}; this mertool reads up to {VERSION}.",
-                str(path),
+                f"The file has version {attrs['version']}; this mertool reads up to {VERSION}.",
+                str(self.path),
                 "Upgrade: pip install -U mertool",
             )
         self.attrs: dict[str, Any] = attrs

@@ -169,6 +169,19 @@ def test_files_that_are_not_ours(tmp_path, file):
         mertool.open(file)
 
 
+@pytest.mark.parametrize(
+    "part", ["streams", "streams/audio/offsets", "streams/text/columns", "clips/labels", "@version"]
+)
+def test_a_file_that_lacks_a_part(file, part):
+    with h5py.File(file, "r+") as f:
+        if part.startswith("@"):
+            del f.attrs[part[1:]]
+        else:
+            del f[part]
+    with pytest.raises(DataError, match="incomplete"):
+        mertool.open(file)
+
+
 def test_unknown_clip_suggests(file):
     with mertool.open(file) as f, pytest.raises(DataError, match="Did you mean"):
         f["secnd"]
