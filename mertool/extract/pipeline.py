@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import shutil
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -16,21 +14,19 @@ from typing import Any
 from tqdm import tqdm
 
 from mertool import manifest as manifests
-from mertool.config import resolve, settings_of, to_dict
-from mertool.errors import DataError, MediaError, OutputError, UsageError, did_you_mean
+from mertool.config import resolve, settings_of
+from mertool.errors import DataError, UsageError, did_you_mean
+from mertool.extract.resume import finished_before, is_whole, part_folder
 from mertool.extract.worker import (
     Outcome,
     StreamPlan,
     extract_clip,
-    measure,
     part_name,
     readable,
 )
-from mertool.files import cannot_write
 from mertool.processes import in_workers
 from mertool.registry import registry
-from mertool.store import FeatureFile, Writer, check_output, json_attr
-from mertool.types import Clip
+from mertool.store import FeatureFile, Writer
 
 MODALITIES = ("text", "audio", "vision")
 TRANSCRIPTS = ("sidecar", "none")
@@ -132,15 +128,15 @@ def run(
         for clip in listing.clips:
             clip.text = ""
     report = ExtractReport(str(out), ignored=listing.ignored)
-    folder = _part_folder(out, resume, overwrite)
+    folder = part_folder(out, resume, overwrite)
     try:
-        finished = _finished_before(out, listing, plans) if resume else {}
+        finished = finished_before(out, listing, plans) if resume else {}
         tasks = []
         for i, clip in enumerate(listing.clips):
             if i not in finished:
                 part = folder / part_name(clip, plans)
                 tasks.append((i, clip, plans, part))
-        todo = [task for task in tasks if not _is_whole(task[3])]
+        todo = [task for task in tasks if not is_whole(task[3])]
         report.resumed = len(listing.clips) - len(todo)
         outcomes: dict[int, Outcome] = {}
         with tqdm(
@@ -205,88 +201,6 @@ def plan_streams(
         StreamPlan(name, registry().get("extractor", name).owner, m, configs[m])
         for m, name in names.items()
     ]
-
-
-def _part_folder(out: Path, resume: bool, overwrite: bool) -> Path:
-    """The folder of finished clips, made ready."""
-    folder = out.with_name(out.name + ".part")
-    if resume and overwrite:
-        raise UsageError("Resume or overwrite?", "--resume --overwrite", "Give one of the two.")
-    check_output(out, overwrite or resume)
-    if folder.exists() and not resume:
-        if not overwrite:
-            raise OutputError(
-                "An unfinished extraction of that name is there.",
-                str(folder),
-                "Add --resume to go on with it, or --overwrite to begin again.",
-            )
-    try:
-        if not resume and folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(exist_ok=True)
-        # What a killed run was writing: parts, or the output itself.
-        merging = out.parent.glob(f".{glob.escape(out.name)}.*.tmp")
-        for left in [*folder.glob(".*.tmp"), *merging]:
-            left.unlink()
-    except OSError as error:
-        raise cannot_write(folder, error) from error
-    return folder
-
-
-def _finished_before(
-    out: Path, listing: manifests.Manifest, plans: list[StreamPlan]
-) -> dict[int, int]:
-    """{place in the manifest: place in the existing output} of clips that still hold."""
-    if not out.exists():
-        return {}
-    wanted = {p.modality: (p.name, json_attr(to_dict(p.config)), p.owner) for p in plans}
-    with FeatureFile(out) as file:
-        made = {
-            name: tuple(stream.attrs.get(key) for key in ("extractor", "config", "owner"))
-            for name, stream in file.streams.items()
-        }
-        other = {m for m in made.keys() | wanted.keys() if made.get(m) != wanted.get(m)}
-        if file.alignment != "none":
-            other.add("alignment")
-        if other:
-            raise OutputError(
-                f"The output was made with other settings for {', '.join(sorted(other))}.",
-                str(out),
-                "Repeat the command it was made with, or add --overwrite instead of --resume.",
-            )
-        places = {name: i for i, name in enumerate(file.ids)}
-        return {
-            i: places[clip.id]
-            for i, clip in enumerate(listing.clips)
-            if clip.id in places and _is_same(clip, file.clip(places[clip.id]))
-        }
-
-
-def _is_same(clip: Clip, stored: Clip) -> bool:
-    """Whether a clip and its media are still what they were when the output was made."""
-    keys = ("path", "source", "text", "language", "start")
-    if any(getattr(clip, key) != getattr(stored, key) for key in keys):
-        return False
-    if not clip.media.exists():  # features that cannot be made again are kept
-        return True
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            now = measure(clip)
-    except MediaError:
-        return False
-    return (now.end, now.sha256) == (stored.end, stored.sha256)
-
-
-def _is_whole(part: Path) -> bool:
-    """Whether a part is there and readable; after a power cut it may be empty."""
-    if not part.exists():
-        return False
-    try:
-        FeatureFile(part).close()
-    except DataError:
-        return False
-    return True
 
 
 Task = tuple[int, Any, list[StreamPlan], Path]

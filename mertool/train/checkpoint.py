@@ -105,7 +105,7 @@ def load(path: str | Path, device: torch.device) -> Trained:
     try:
         with safe_open(path, "pt") as file:
             meta = json.loads((file.metadata() or {})["mertool"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            tensors = {key: file.get_tensor(key) for key in file.keys()}
         label = meta["label"]
         spec = meta["spec"]
         trained = Trained(
