@@ -1,7 +1,7 @@
 """Raw clips to features: `mertool.extract(sources, out)`.
 
 pipeline.py runs the clips, worker.py does one clip, resume.py knows what an earlier run has left,
-into.py adds a stream to a file; text.py (with pretrained.py), mfcc.py and facemesh.py are extractors.
+into.py adds a stream to a file. Extractors: text.py (with pretrained.py), mfcc.py, facemesh.py.
 """
 
 from mertool.extract.into import add_streams
