@@ -51,6 +51,17 @@ class MertoolWarning(UserWarning):
     """Something a user should know about one clip; the pipeline collects and prints these."""
 
 
+def one_line(error: BaseException) -> str:
+    """What an error says, as HDF5 can store it: no line breaks, no NUL, valid UTF-8."""
+    text = str(error) if isinstance(error, MertoolError) else f"{type(error).__name__}: {error}"
+    return readable(" ".join(text.replace("\0", "").split()))
+
+
+def readable(text: str) -> str:
+    """Escape what is left of a file name that is not valid UTF-8, so that it can be written."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Suggest the known name closest to `name`, or list all of them.
 

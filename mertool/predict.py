@@ -72,13 +72,11 @@ def run(
     with tempfile.TemporaryDirectory(prefix="mertool-predict-") as folder:
         features = _features(trained[0], sources, Path(folder), jobs, progress, report)
         with FeatureFile(features) as file:
-            everything = np.ones(len(file), bool)
-            preds = []
-            for one in trained:
-                data = open_data(file, one, everything, labelled=False)
-                preds.append(predict_all(one.model, data, one.facts, one.spec, where).numpy())
-            blank = dict(zip(data.ids, data.blank, strict=True))
-            rows = prediction_rows(trained[0].label, file.ids, None, np.mean(preds, axis=0))
+            # The seeds of a run share streams and normaliser.
+            data = open_data(file, trained[0], np.ones(len(file), bool), labelled=False)
+    preds = [predict_all(t.model, data, t.facts, t.spec, where).numpy() for t in trained]
+    blank = dict(zip(data.ids, data.blank, strict=True))
+    rows = prediction_rows(trained[0].label, data.ids, None, np.mean(preds, axis=0))
     for name in (name for name, empty in blank.items() if empty):
         report.failures.append((name, "predict", "no stream has a row to judge it by"))
     cells: dict[str, dict[str, str]] = {}

@@ -11,6 +11,18 @@ from itertools import islice
 from multiprocessing import resource_tracker
 from typing import Any
 
+from mertool.errors import UsageError
+
+
+def check_jobs(jobs: int) -> None:
+    """Refuse a number of processes that is none.
+
+    Raises:
+        UsageError: Less than one.
+    """
+    if jobs < 1:
+        raise UsageError("At least one process is needed.", f"-j {jobs}", "Try -j 1")
+
 
 def in_workers(
     function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]], jobs: int

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mertool.align.place import Found, Plan, aligner_of, needs_media, place_words, reason
+from mertool.align.place import Found, Plan, aligner_of, needs_media, place_words
 from mertool.align.pool import POOLS, by_segments, by_words
 from mertool.config import resolve, settings_of
-from mertool.errors import DataError, UsageError
+from mertool.errors import DataError, UsageError, one_line
+from mertool.processes import check_jobs
 from mertool.registry import registry
 from mertool.stage import callable_stage
 from mertool.store import FeatureFile, Stream, Writer, check_output, json_attr
@@ -148,8 +149,7 @@ def _check_usage(to: str, pool: str, jobs: int) -> int:
         raise UsageError(
             f'There is no pooling "{pool}".', f"--pool takes {', '.join(POOLS)}.", "Try --pool mean"
         )
-    if jobs < 1:
-        raise UsageError("At least one process is needed.", f"-j {jobs}", "Try -j 1")
+    check_jobs(jobs)
     return int(count) if to != "word" else 0
 
 
@@ -201,7 +201,7 @@ def _add(
             else:
                 rows = by_words(clip, words, streams, plan.pool)
         except DataError as problem:
-            error = reason(problem)
+            error = one_line(problem)
     if error:
         report.failures.append((clip.id, "align", error))
         writer.fail(clip.id, "align", error)

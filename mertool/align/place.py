@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mertool.errors import DataError, MertoolError, MertoolWarning
+from mertool.errors import DataError, MertoolError, MertoolWarning, one_line
 from mertool.processes import in_workers
 from mertool.store import FeatureFile
 from mertool.types import Clip, Word
@@ -84,9 +84,8 @@ def place_words(file: FeatureFile, plan: Plan, jobs: int) -> Iterator[tuple[Clip
         for clip in file:
             yield clip, _find(replace(clip, streams=None), plan)
         return
-    # Clips are read twice, once for the workers (without rows) and once here, so that the
-    # workers' queue never holds rows. Results come as they finish and wait here for their turn.
-    tasks = ((replace(clip, streams=None), plan) for clip in file)
+    # Workers need no rows. Results come as they finish and wait here for their turn.
+    tasks = ((file.clip(i, rows=False), plan) for i in range(len(file)))
     early: dict[int, Found] = {}
     turn = 0
     for place, found in in_workers(_find, tasks, jobs):
@@ -124,7 +123,7 @@ def _find(clip: Clip, plan: Plan) -> Found:
             found = Found(aligner_of(plan.aligner, plan.config).align(replace(clip, source=source)))
             _check_words(found.words, clip)
         except Exception as error:  # a broken clip, or a foreign aligner's mistake
-            found = Found(error=reason(error))
+            found = Found(error=one_line(error))
     found.notes = [str(w.message) for w in caught if issubclass(w.category, MertoolWarning)]
     return found
 
@@ -136,10 +135,3 @@ def _check_words(words: Sequence[Word], clip: Clip) -> None:
     times = np.array([(w.start, w.end) for w in words])
     if not (np.isfinite(times).all() and (np.diff(times.ravel()) >= 0).all() and times[0, 0] >= 0):
         raise DataError("The aligner gave words that are out of order or overlap.")
-
-
-def reason(error: Exception) -> str:
-    """An exception as one line."""
-    if isinstance(error, MertoolError):
-        return str(error).replace("\n  ", " ")
-    return f"{type(error).__name__}: {error}"

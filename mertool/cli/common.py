@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from mertool.errors import readable
 from mertool.files import to_json
 
 
@@ -70,8 +71,7 @@ set_option = click.option(
 
 def command_line() -> str:
     """The command as typed, to be recorded in outputs."""
-    line = shlex.join(["mertool", *sys.argv[1:]])
-    return line.encode("utf-8", "backslashreplace").decode()  # file names can be any bytes
+    return readable(shlex.join(["mertool", *sys.argv[1:]]))  # file names can be any bytes
 
 
 def show_progress() -> bool:

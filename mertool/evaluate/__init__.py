@@ -103,57 +103,55 @@ def run(
         features = config["run"]["features"]
     features = Path(features)
     where = pick(device)
-    report: EvaluateReport | None = None
-    matrices = []
+    every = [load(path, where) for path in paths]
+    first = every[0]
+    report = EvaluateReport(str(run), split, first.label)
     with FeatureFile(features) as file:
         assigned, note = datasets.assign_splits(
             file, config.get("run", {}).get("splits", "default")
         )
         wanted = datasets.of_split(assigned, split, features)
-        for path in paths:
-            trained = load(path, where)
-            if report is None:
-                report = EvaluateReport(str(run), split, trained.label)
-                report.notes = [note] if note else []
-                report.notes += _other_data(run, config, features)
-            part = open_data(file, trained, wanted, labelled=True)
-            if not len(part):
-                raise DataError(
-                    f"No labelled clip is in the {split} split.",
-                    str(features),
-                    "Choose another with --split; mertool data info shows what there is.",
-                )
-            if part.unlabelled and not report.clips:
-                report.notes.append(f"{part.unlabelled} clips have no label and are not scored")
-            if part.blank.any() and not report.clips:
-                report.notes.append(
-                    f"{part.blank.sum()} clips have no row in any stream and are scored too"
-                )
-            report.clips = len(part)
-            part.to(where)
-            pred = predict_all(trained.model, part, trained.facts, trained.spec, where)
-            y = part.y.cpu().numpy()
-            result = scores(trained.label, y, pred)
-            matrices.append(np.array(result.pop("confusion", [])))
-            report.seeds[trained.seed] = result
-            if not run.is_file():
-                folders.write_predictions(
-                    path.parent / f"predictions-{split}.csv",
-                    trained.label, part.ids, y, pred.numpy(),
-                )  # fmt: skip
-    constant = baseline_prediction(trained.label, trained.baseline, len(y))
-    report.baseline = scores(trained.label, y, constant)
+        # The seeds of a run were trained on the same rows, and so share streams and normaliser.
+        part = open_data(file, first, wanted, labelled=True)
+    if not len(part):
+        raise DataError(
+            f"No labelled clip is in the {split} split.",
+            str(features),
+            "Choose another with --split; mertool data info shows what there is.",
+        )
+    digest = sha256(features)
+    report.clips, y = len(part), part.y.numpy()
+    report.notes = [note] if note else []
+    report.notes += _other_data(run, config, features, digest)
+    if part.unlabelled:
+        report.notes.append(f"{part.unlabelled} clips have no label and are not scored")
+    if part.blank.any():
+        report.notes.append(
+            f"{part.blank.sum()} clips have no row in any stream and are scored too"
+        )
+    part.to(where)
+    matrices = []
+    for path, trained in zip(paths, every, strict=True):
+        pred = predict_all(trained.model, part, trained.facts, trained.spec, where)
+        result = scores(first.label, y, pred)
+        matrices.append(np.array(result.pop("confusion", [])))
+        report.seeds[trained.seed] = result
+        if not run.is_file():
+            folders.write_predictions(
+                path.parent / f"predictions-{split}.csv", first.label, part.ids, y, pred.numpy()
+            )
+    constant = baseline_prediction(first.label, first.baseline, len(y))
+    report.baseline = scores(first.label, y, constant)
     report.baseline.pop("confusion", None)
     report.confusion = np.sum(matrices, axis=0).tolist() if matrices[0].size else []
-    report.classes = (
-        (list(trained.label.classes) or _rounded(trained.label)) if report.confusion else []
-    )
-    for name in report.seeds[trained.seed]:
+    if report.confusion:
+        report.classes = list(first.label.classes) or _rounded(first.label)
+    for name in report.seeds[first.seed]:
         values = np.array([s[name] for s in report.seeds.values()])
         report.mean[name] = float(values.mean())
         report.std[name] = float(values.std(ddof=1)) if len(values) > 1 else None
     if not run.is_file():
-        _keep(run, report, features, command)
+        _keep(run, report, features, digest, command)
     return report
 
 
@@ -208,16 +206,16 @@ def _rounded(label: Label) -> list[str]:
     return [f"{v:g}" for v in np.arange(low, high + 1)]
 
 
-def _other_data(run: Path, config: dict[str, Any], features: Path) -> list[str]:
+def _other_data(run: Path, config: dict[str, Any], features: Path, digest: str) -> list[str]:
     if not config:
         return []
     env = json.loads((run / "env.json").read_text(encoding="utf-8"))
-    if env["data"]["sha256"] == sha256(features):
+    if env["data"]["sha256"] == digest:
         return []
     return [f"{features} is not the file the run was trained on, or has changed since"]
 
 
-def _keep(run: Path, report: EvaluateReport, features: Path, command: str) -> None:
+def _keep(run: Path, report: EvaluateReport, features: Path, digest: str, command: str) -> None:
     """Add the scores and the opening to metrics.json."""
     path = run / "metrics.json"
     kept: dict[str, Any] = {"splits": {}, "openings": []}
@@ -229,7 +227,7 @@ def _keep(run: Path, report: EvaluateReport, features: Path, command: str) -> No
             "split": report.split,
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "features": str(features.absolute()),
-            "sha256": sha256(features),
+            "sha256": digest,
             "command": command,
             "torch": torch.__version__,
         }

@@ -109,7 +109,7 @@ def _problem(clip: Clip, new: FeatureFile, known: dict[str, int]) -> str:
     """Why a clip gets no rows of the new streams; "" where it does."""
     if clip.id not in known:
         return "has no rows of the new stream: it failed or is not among the sources"
-    found = new.clip(known[clip.id])
+    found = new.clip(known[clip.id], rows=False)
     if (found.sha256, found.start, found.end) != (clip.sha256, clip.start, clip.end):
         return "has no rows of the new stream: its media are not those of the feature file"
     if "text" in new.streams and found.text != clip.text:

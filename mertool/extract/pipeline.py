@@ -15,16 +15,15 @@ from tqdm import tqdm
 
 from mertool import manifest as manifests
 from mertool.config import resolve, settings_of
-from mertool.errors import DataError, UsageError, did_you_mean
+from mertool.errors import DataError, UsageError, did_you_mean, readable
 from mertool.extract.resume import finished_before, is_whole, part_folder
 from mertool.extract.worker import (
     Outcome,
     StreamPlan,
     extract_clip,
     part_name,
-    readable,
 )
-from mertool.processes import in_workers
+from mertool.processes import check_jobs, in_workers
 from mertool.registry import registry
 from mertool.store import FeatureFile, Writer
 
@@ -119,8 +118,7 @@ def run(
             f"--transcript {transcript}",
             did_you_mean(transcript, TRANSCRIPTS),
         )
-    if jobs < 1:
-        raise UsageError("At least one process is needed.", f"-j {jobs}", "Try -j 1")
+    check_jobs(jobs)
     plans = plan_streams(profile, {"text": text, "audio": audio, "vision": vision}, settings)
     sources = [sources] if isinstance(sources, str | Path) else list(sources)
     listing = manifests.read(sources, manifest, sidecar=transcript == "sidecar")
@@ -139,6 +137,7 @@ def run(
         todo = [task for task in tasks if not is_whole(task[3])]
         report.resumed = len(listing.clips) - len(todo)
         outcomes: dict[int, Outcome] = {}
+        failed = 0
         with tqdm(
             total=len(listing.clips),
             initial=report.resumed,
@@ -149,7 +148,7 @@ def run(
             for outcome in _outcomes(todo, jobs):
                 outcomes[outcome.index] = outcome
                 if outcome.failure:
-                    failed = sum(o.failure is not None for o in outcomes.values())
+                    failed += 1
                     bar.set_postfix(failed=failed, refresh=False)
                 bar.update()
         parts = {task[0]: task[3] for task in tasks}

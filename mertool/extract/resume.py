@@ -74,7 +74,7 @@ def finished_before(out: Path, listing: Manifest, plans: list[StreamPlan]) -> di
         return {
             i: places[clip.id]
             for i, clip in enumerate(listing.clips)
-            if clip.id in places and _is_same(clip, file.clip(places[clip.id]))
+            if clip.id in places and _is_same(clip, file.clip(places[clip.id], rows=False))
         }
 
 

@@ -16,7 +16,15 @@ from typing import Any
 
 from mertool import media
 from mertool.config import to_dict
-from mertool.errors import MediaError, MertoolError, MertoolWarning, OutputError, PluginError
+from mertool.errors import (
+    MediaError,
+    MertoolError,
+    MertoolWarning,
+    OutputError,
+    PluginError,
+    one_line,
+    readable,
+)
 from mertool.files import sha256
 from mertool.registry import registry
 from mertool.store import Stream, Writer, json_attr
@@ -75,7 +83,7 @@ def _extractor(plan: StreamPlan) -> Any:
             raise
         except Exception as error:  # foreign code
             raise PluginError(
-                f'The extractor "{plan.name}" cannot be started: {_one_line(error)}',
+                f'The extractor "{plan.name}" cannot be started: {one_line(error)}',
                 plan.owner,
                 f"Install what it needs, or choose another: --{plan.modality} NAME|none",
             ) from error
@@ -143,7 +151,7 @@ def extract_clip(index: int, clip: Clip, plans: list[StreamPlan], part: Path) ->
             raise
         # A decoder's or an extractor's, even one that calls sys.exit: this clip's, not the run's.
         except (Exception, SystemExit) as error:
-            return Outcome(index, (stage, _one_line(error)), traceback.format_exc())
+            return Outcome(index, (stage, one_line(error)), traceback.format_exc())
     return Outcome(index)
 
 
@@ -159,17 +167,6 @@ def _one_thread() -> Iterator[None]:
     finally:
         if torch:
             torch.set_num_threads(before)
-
-
-def _one_line(error: BaseException) -> str:
-    """What an error says, as HDF5 can store it: no line breaks, no NUL, valid UTF-8."""
-    text = str(error) if isinstance(error, MertoolError) else f"{type(error).__name__}: {error}"
-    return readable(" ".join(text.replace("\0", "").split()))
-
-
-def readable(text: str) -> str:
-    """Escape what is left of a file name that is not valid UTF-8, so that it can be written."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def measure(clip: Clip) -> Clip:

@@ -153,8 +153,8 @@ class FeatureFile:
             for t, (a, b), s in zip(texts, times, scores, strict=True)
         ]
 
-    def clip(self, index: int) -> Clip:
-        """The clip at `index` with its streams."""
+    def clip(self, index: int, rows: bool = True) -> Clip:
+        """The clip at `index` with its streams; without them where `rows` is False."""
         clips = self._file["clips"]
         values = {key: clips[key].asstr()[index] for key in CLIP_TEXT}
         end = float(clips["end"][index])
@@ -169,7 +169,7 @@ class FeatureFile:
             end=None if np.isnan(end) else end,
             words=self.words(index),
             labels=labels,
-            streams={name: self.rows(index, name) for name in self.streams},
+            streams={name: self.rows(index, name) for name in self.streams} if rows else None,
         )
 
     def label(self, name: str) -> np.ndarray:
