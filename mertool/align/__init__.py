@@ -124,8 +124,10 @@ def run(
                 if _add(clip, found, file.streams, plan, writer, report):
                     kept.append(i)
             for name in file.splits:
-                values = file.split(name)
-                writer.split(name, [values[i] for i in kept])
+                values, attrs = file.split(name), file.split_attrs(name)
+                if len(kept) < len(values):
+                    attrs.pop("sha256", None)  # that of all clips
+                writer.split(name, [values[i] for i in kept], attrs)
             if report.failures and not report.clips:
                 name, _, error = report.failures[0]
                 raise DataError(

@@ -98,7 +98,7 @@ def _merge(features: Path, extra: Path, report: ExtractReport, command: str) -> 
                     report.clips += 1
                 writer.add(clip, rows)
             for name in old.splits:
-                writer.split(name, old.split(name))
+                writer.split(name, old.split(name), old.split_attrs(name))
             for failure in failures:
                 writer.fail(*failure)
         strangers = known.keys() - set(old.ids)

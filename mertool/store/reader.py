@@ -197,6 +197,10 @@ class FeatureFile:
             )
         return self._strings(f"splits/{name}")
 
+    def split_attrs(self, name: str) -> dict[str, Any]:
+        """How a split was made: by, seed, protocol, protocol_sha256, sha256, where known."""
+        return dict(self._file[f"splits/{name}"].attrs)
+
     def values(self, stream: str) -> tuple[np.ndarray, np.ndarray]:
         """All rows of a stream: values (sum T, D) float32 and offsets (N + 1,) int64."""
         return self._file[f"streams/{stream}/values"][:], self._offsets[stream]

@@ -74,7 +74,7 @@ class Writer:
         self._streams, self._labels = dict(streams), list(labels)
         self._attrs = dict(attrs or {})
         self._clips: list[Clip] = []
-        self._splits: dict[str, list[str]] = {}
+        self._splits: dict[str, tuple[list[str], dict[str, Any]]] = {}
         self._failures: list[tuple[str, str, str]] = []
         self._offsets: dict[str, list[int]] = {name: [0] for name in streams}
         self._buffers: dict[str, list[Rows]] = {name: [] for name in streams}
@@ -134,9 +134,17 @@ class Writer:
         """Record a clip that could not be processed."""
         self._failures.append((clip_id, stage, error))
 
-    def split(self, name: str, values: Sequence[str]) -> None:
-        """Add a named split: (N,) of train, valid, test or "", for the clips added so far."""
-        self._splits[name] = list(values)
+    def split(
+        self, name: str, values: Sequence[str], attrs: Mapping[str, Any] | None = None
+    ) -> None:
+        """Add a named split.
+
+        Args:
+            name: Its name.
+            values: (N,) of train, valid, test or "", for the clips added so far.
+            attrs: How it was made: by, seed, protocol, protocol_sha256, sha256.
+        """
+        self._splits[name] = (list(values), dict(attrs or {}))
 
     def _flush(self, name: str) -> None:
         held, self._buffers[name], self._held[name] = self._buffers[name], [], 0
@@ -200,8 +208,10 @@ class Writer:
             dataset.attrs["task"] = label.task
             dataset.attrs["classes"] = np.array(label.classes, dtype=TEXT)
             dataset.attrs["range"] = np.array(label.range, "f8")
-        for name, values in {"default": [c.split for c in clips], **self._splits}.items():
+        default = ([c.split for c in clips], {})
+        for name, (values, attrs) in {"default": default, **self._splits}.items():
             file[f"splits/{name}"] = np.array(values, dtype=TEXT)
+            file[f"splits/{name}"].attrs.update(attrs)
         words = [c.words or [] for c in clips]
         flat = [w for ws in words for w in ws]
         file["words/word"] = np.array([w.text for w in flat], dtype=TEXT)
