@@ -1,8 +1,7 @@
-"""From a feature file to batches: splits, normalisation, padding, all rows on one device."""
+"""From a feature file to batches: normalisation, padding, all rows on one device."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from mertool.errors import DataError, UsageError, did_you_mean
 from mertool.store import FeatureFile, is_missing
-from mertool.types import SPLITS, Batch, DataSpec, Label
+from mertool.types import Batch, DataSpec, Label
 
 
 @dataclass(frozen=True)
@@ -58,80 +57,32 @@ def pick_label(file: FeatureFile, name: str | None) -> Label:
     return file.labels[name]
 
 
-def pick_streams(file: FeatureFile, names: Sequence[str] | None) -> list[str]:
-    """The streams to use: the named ones, or all that hold any row.
+def pick_streams(file: FeatureFile, names: Sequence[str] | None, wanted: np.ndarray) -> list[str]:
+    """The streams to use: the named ones, or all that hold any row of the wanted clips.
+
+    Args:
+        file: The feature file.
+        names: Streams asked for; None = all.
+        wanted: (N,) bool, the training clips.
 
     Raises:
         UsageError: No such stream.
-        DataError: A stream, or every stream, is empty.
+        DataError: A stream asked for, or every stream, is empty.
     """
     for name in names or ():
         if name not in file.streams:
             raise UsageError(
                 f'There is no stream "{name}".', str(file.path), did_you_mean(name, file.streams)
             )
-    chosen = [s for s in (names or file.streams) if file.lengths(s).any()]
+    chosen = [s for s in (names or file.streams) if file.lengths(s)[wanted].any()]
     empty = sorted(set(names or ()) - set(chosen))
     if empty or not chosen:
         raise DataError(
-            f"The stream {', '.join(empty) or 'of every modality'} has no rows at all.",
+            f"The stream {', '.join(empty) or 'of every modality'} has no rows to train on.",
             str(file.path),
             "Choose others with --modalities, or extract that modality.",
         )
     return [s for s in file.streams if s in chosen]
-
-
-def assign_splits(file: FeatureFile, name: str = "default") -> tuple[list[str], str]:
-    """The split of every clip, filled in where the file leaves it open.
-
-    Where there is no split at all, 15% of the speakers (of the clips, where speakers are unknown)
-    become test and 15% valid; where only valid is missing, 15% of the train speakers are held out.
-    Which ones is fixed by a hash of their names, so that every run takes the same.
-
-    Returns:
-        (N,) split names, and a sentence for the user where something was filled in, else "".
-
-    Raises:
-        DataError: There is a split, but no train clips; or too few clips to split.
-    """
-    splits = file.split(name)
-    speakers = file.column("speaker")
-    # A clip of unknown speaker is its own group.
-    groups = [f"speaker {s}" if s else f"clip {i}" for s, i in zip(speakers, file.ids, strict=True)]
-    unit = "speakers" if any(speakers) else "clips"
-    if not any(splits):
-        ranked = _ranked(groups)
-        held = max(1, round(0.15 * len(ranked)))
-        if len(ranked) < 3:
-            raise DataError(
-                f"{len(ranked)} {unit} cannot be divided into train, valid and test.",
-                str(file.path),
-                "Add a split column to the manifest.",
-            )
-        place = {g: "test" for g in ranked[:held]} | {g: "valid" for g in ranked[held : 2 * held]}
-        splits = [place.get(g, "train") for g in groups]
-        return splits, f"the file has no splits: 15% of the {unit} are test, 15% valid, by hash"
-    if "train" not in splits:
-        raise DataError("No clip is in the train split.", str(file.path), "Mend the manifest.")
-    if "valid" not in splits:
-        ranked = _ranked([g for g, s in zip(groups, splits, strict=True) if s == "train"])
-        held = set(ranked[: max(1, round(0.15 * len(ranked)))])
-        if len(held) == len(ranked):
-            raise DataError(
-                f"One training {unit[:-1]} cannot be divided into train and valid.",
-                str(file.path),
-                "Add valid clips to the split column.",
-            )
-        splits = [
-            "valid" if s == "train" and g in held else s
-            for g, s in zip(groups, splits, strict=True)
-        ]
-        return splits, f"no clip is in valid: 15% of the training {unit} are held out, by hash"
-    return splits, ""
-
-
-def _ranked(groups: Sequence[str]) -> list[str]:
-    return sorted(set(groups), key=lambda g: hashlib.sha256(g.encode()).hexdigest())
 
 
 @dataclass
@@ -164,6 +115,7 @@ class Dataset:
     """The clips of some splits with one label, as ragged tensors.
 
     Attributes:
+        split: Which split they are of: "train", "valid", "test", or "" (unknown).
         ids: (N,) clip ids.
         values: {stream: (sum T, D) float32}.
         offsets: {stream: (N + 1,) int64}.
@@ -179,6 +131,7 @@ class Dataset:
         streams: Sequence[str],
         wanted: Sequence[bool] | np.ndarray,
         config: DataConfig,
+        split: str = "",
     ) -> None:
         """Read the wanted clips.
 
@@ -188,9 +141,10 @@ class Dataset:
             streams: Streams to read.
             wanted: (N,) which clips of the file.
             config: Cropping.
+            split: What the wanted clips are; training refuses to learn or select from "test".
         """
         wanted = np.asarray(wanted, bool)
-        self.label = label
+        self.label, self.split = label, split
         if label is not None:
             values = file.label(label.name)
             labelled = ~np.asarray(is_missing(label, values))
@@ -306,20 +260,3 @@ def make_spec(file: FeatureFile, label: Label, train: Dataset) -> DataSpec:
         range=label.range,
         alignment=file.alignment,
     )
-
-
-def of_split(splits: Sequence[str], name: str, path: object) -> np.ndarray:
-    """(N,) bool, the clips of one split; "all" = every clip.
-
-    Raises:
-        UsageError: No such split.
-        DataError: It has no clips.
-    """
-    if name not in (*SPLITS, "all"):
-        raise UsageError(f'There is no split "{name}".', "", did_you_mean(name, (*SPLITS, "all")))
-    chosen = np.array([name in ("all", s) for s in splits], bool)
-    if not chosen.any():
-        raise DataError(
-            f"No clip is in the {name} split.", str(path), "See: mertool data info FILE"
-        )
-    return chosen

@@ -49,7 +49,9 @@ def run(
     jobs: int = 1,
     progress: bool = False,
 ) -> PredictReport:
-    """Predict from raw media, features made as they were for training; seeds are averaged.
+    """Predict from raw media, features made as they were for training.
+
+    The models of all seeds (and folds) are averaged.
 
     Args:
         run: Run folder, or a model.safetensors.
@@ -66,15 +68,21 @@ def run(
         PluginError, UsageError: An extractor the model needs is not installed.
     """
     where = pick(device)
-    trained = [load(path, where) for path in models(Path(run))]
+    fusion = [model for model in models(Path(run)) if not model.only]
+    trained = [load(model.path, where) for model in fusion]
     sources = [sources] if isinstance(sources, str | Path) else list(sources)
     report = PredictReport()
     with tempfile.TemporaryDirectory(prefix="mertool-predict-") as folder:
         features = _features(trained[0], sources, Path(folder), jobs, progress, report)
+        preds = []
         with FeatureFile(features) as file:
-            # The seeds of a run share streams and normaliser.
-            data = open_data(file, trained[0], np.ones(len(file), bool), labelled=False)
-    preds = [predict_all(t.model, data, t.facts, t.spec, where).numpy() for t in trained]
+            for fold in dict.fromkeys(model.fold for model in fusion):
+                mine = [t for t, model in zip(trained, fusion, strict=True) if model.fold == fold]
+                # The seeds of a fold share streams and normaliser.
+                data = open_data(file, mine[0], np.ones(len(file), bool), labelled=False)
+                preds += [
+                    predict_all(t.model, data, t.facts, t.spec, where).numpy() for t in mine
+                ]
     blank = dict(zip(data.ids, data.blank, strict=True))
     rows = prediction_rows(trained[0].label, data.ids, None, np.mean(preds, axis=0))
     for name in (name for name, empty in blank.items() if empty):

@@ -59,6 +59,16 @@ overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an ex
 device_option = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu or cuda."
 )
+convention_option = click.option(
+    "--convention", default="mertool", show_default=True,
+    help="Whose definitions of the scores: mertool, mmsa, mult, misa, tmt or almt.",
+)  # fmt: skip
+scale_option = click.option(
+    "--scale",
+    default="",
+    help="What a regression label means: mosi (-3 to 3), sims (-1 to 1) or other."
+    "  [default: by its range]",
+)
 jobs_option = click.option(
     "-j", "--jobs", type=click.IntRange(1), default=1, show_default=True, metavar="N",
     help="Number of processes.",
@@ -123,6 +133,17 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]], left: int = 1) -
         lines.append("  ".join(parts).rstrip())
     lines.insert(1, "  ".join("-" * w for w in widths))
     return "\n".join(lines)
+
+
+def names(text: str | None) -> list[str]:
+    """The names in "text, audio"."""
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
+
+
+def spread(made: dict[str, dict[str, Any]], name: str) -> str:
+    """A score's mean with its deviation over seeds."""
+    mean, deviation = number(made["mean"][name]), number(made["std"][name])
+    return mean if deviation == "-" else f"{mean} +- {deviation}"
 
 
 def number(value: float | None) -> str:

@@ -12,22 +12,42 @@ from mertool.cli import common
 @common.command("""
 mertool evaluate runs/mcr
 mertool evaluate runs/mcr --split valid --json
+mertool evaluate runs/mcr --convention mmsa
+mertool evaluate runs/mcr --mask 0:1:0.1 --noise gauss
 mertool evaluate runs/mcr other.h5 --split all
 mertool evaluate runs/mcr/seed-1111/model.safetensors feats.h5
 """)
 @click.argument("run")
 @click.argument("features", required=False)
 @click.option("--split", default="test", show_default=True, help="train, valid, test or all.")
+@common.convention_option
+@common.scale_option
+@click.option(
+    "--mask", metavar="START:END:STEP",
+    help="Also score clips with these shares of their steps lost: 0:1:0.1",
+)  # fmt: skip
+@click.option(
+    "--noise", default="erase", show_default=True, help="What lost steps become: erase or gauss."
+)
+@click.option(
+    "--unit", default="steps", show_default=True, help="What is lost: steps, or one window."
+)
+@click.option("--streams", help="Streams that lose steps.  [default: all together, then each]")
 @common.device_option
 @common.json_option
-def evaluate(run: str, features: str | None, as_json: bool, **options: Any) -> None:
+def evaluate(
+    run: str, features: str | None, streams: str | None, as_json: bool, **options: Any
+) -> None:
     """Score a run on one split: mean and deviation over seeds.
 
-    Every opening of a split is recorded in the run's metrics.json.
+    Beside the fusion stand the constant predictor and the fusion on each stream alone. Every
+    opening of a split is recorded in the run's metrics.json.
     """
     from mertool.evaluate import run as score
 
-    report = score(run, features, command=common.command_line(), **options)
+    report = score(
+        run, features, streams=common.names(streams), command=common.command_line(), **options
+    )
     for note in report.notes:
         common.say(f"Note: {note}")
     if as_json:
@@ -37,21 +57,42 @@ def evaluate(run: str, features: str | None, as_json: bool, **options: Any) -> N
 
 
 def summary(report: Any) -> str:
-    """The scores as a text table, with the confusion matrix below."""
-    lines = [f"{report.run}: {report.label.name} on {report.split}, {report.clips} clips"]
+    """The scores as text tables: all folds, each fold, damaged clips, the confusion matrix."""
+    from mertool.metrics import printed
+
+    seeds = len(report.seeds)
+    lines = [
+        f"{report.run}: {report.label.name} on {report.split}, {report.clips} clips"
+        + (f" of {len(report.folds)} folds, pooled" if report.folds else "")
+        + f", {seeds} seed{'s' if seeds > 1 else ''}"
+    ]
+    constant = _constant(report)
     rows = []
     for name, mean in report.mean.items():
+        low, high = report.interval.get(name, (None, None))
+        alone = [common.number(each["mean"][name]) for each in report.singles.values()]
         rows.append(
-            [
-                name,
-                common.number(mean),
-                common.number(report.std[name]),
-                str(len(report.seeds)),
-                common.number(report.baseline.get(name)),
-            ]
+            [printed(name, report.convention), common.number(mean),
+             common.number(report.std[name]), f"{common.number(low)} {common.number(high)}",
+             common.number(report.baseline.get(name)), *alone]
+        )  # fmt: skip
+    header = ["metric", "mean", "sd", "95% interval", constant]
+    lines.append(common.table([*header, *(f"{name} alone" for name in report.singles)], rows))
+    if report.interval:
+        lines.append(
+            f"interval: of the mean over seeds, bootstrap over {report.units} {report.unit}"
         )
-    constant = "training mean" if report.label.task == "regression" else "majority"
-    lines.append(common.table(["metric", "mean", "sd", "seeds", constant], rows))
+    lines += [f"{printed(k, report.convention)}: {why}" for k, why in report.reasons.items()]
+    if report.folds:
+        body = [
+            [printed(name, report.convention),
+             *(common.spread(made, name) for made in report.folds.values())]
+            for name in report.mean
+        ]  # fmt: skip
+        header = ["metric", *(f"{k}, {made['clips']} clips" for k, made in report.folds.items())]
+        lines.append("\n" + common.table(header, body))
+    if report.robustness:
+        lines += _robustness(report)
     if report.confusion:
         lines.append("\nconfusion, summed over seeds (row = true, column = predicted)")
         body = [
@@ -60,3 +101,43 @@ def summary(report: Any) -> str:
         ]
         lines.append(common.table(["", *report.classes], body))
     return "\n".join(lines)
+
+
+def _constant(report: Any) -> str:
+    return "training mean" if report.label.task == "regression" else "majority"
+
+
+def _robustness(report: Any) -> list[str]:
+    from mertool.evaluate.robust import ALL
+    from mertool.metrics import printed
+
+    made = report.robustness
+    metrics = {name: printed(name, report.convention) for name in report.mean}
+    rates = [f"{rate:g}" for rate in made["rates"]]
+    what = "steps" if made["unit"] == "steps" else "a window of steps"
+    filling = "zeros = the training mean" if made["noise"] == "erase" else "Gaussian noise"
+    lines = []
+    for which, curve in made["curves"].items():
+        lines.append(f"\nshare of {what} of {which} lost, filled with {filling}")
+        alone = made["singles"] if which == ALL else {}
+        body = [
+            [shown, *map(common.number, curve[name]),
+             common.spread(made["auilc"][which], name), common.number(report.baseline.get(name)),
+             *(common.number(each["mean"][name]) for each in alone.values())]
+            for name, shown in metrics.items()
+        ]  # fmt: skip
+        names = [_constant(report), *(f"{name} alone" for name in alone)]
+        header = ["metric", *rates, "AUILC", *(f"AUILC of {name}" for name in names)]
+        lines.append(common.table(header, body))
+    fills = [(stream, fill) for stream, each in made["missing"].items() for fill in each]
+    body = [
+        [shown, *(common.number(made["missing"][s][f]["mean"][name]) for s, f in fills)]
+        for name, shown in metrics.items()
+    ]
+    lines.append(
+        "\na whole stream missing: zeros or noise in its place, or none (the fusion knows)"
+    )
+    lines.append(common.table(["metric", *(f"no {s}, {f}" for s, f in fills)], body))
+    if (rates[0], rates[-1]) != ("0", "1"):
+        lines.append("AUILC is the area over these shares only, and no mean of the curve")
+    return lines

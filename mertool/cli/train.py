@@ -12,6 +12,7 @@ from mertool.cli import common
 @common.command("""
 mertool train --plugin mcr feats.h5
 mertool train --plugin concat feats.h5 -o runs/audio --modalities audio --seeds 3
+mertool train --plugin mcr feats.h5 -o runs/mcr-cv --folds 5
 mertool train --plugin mcr feats.h5 --set train.lr=2e-3 --set fusion.layers=4
 mertool train --config runs/mcr/config.toml -o runs/again
 """)
@@ -22,6 +23,15 @@ mertool train --config runs/mcr/config.toml -o runs/again
 @click.option("--modalities", help="Streams to use: text,audio.  [default: all]")
 @click.option("--seeds", help="How many, or a list: 1111,1112.  [default: 5]")
 @click.option("--splits", help="Name of the split in the file.  [default: default]")
+@click.option(
+    "--folds", type=click.IntRange(2), metavar="K",
+    help="Cross-validation over the file's K folds, or over K groups of speakers.",
+)  # fmt: skip
+@click.option(
+    "--singles/--no-singles",
+    default=None,
+    help="Also train on each stream alone, to compare.  [default: singles]",
+)
 @click.option("--config", help="TOML file of settings, such as a run's config.toml.")
 @common.set_option
 @common.device_option
@@ -41,25 +51,44 @@ def train(
     """
     from mertool.train import run
 
-    names = [m.strip() for m in modalities.split(",") if m.strip()] if modalities else None
     report = run(
-        features, output, modalities=names, progress=common.show_progress(),
-        command=common.command_line(), **options,
+        features, output, modalities=common.names(modalities) or None,
+        progress=common.show_progress(), command=common.command_line(), **options,
     )  # fmt: skip
     for note in report.notes:
         common.say(f"Note: {note}")
     if as_json:
         common.print_json(report)
         return
-    click.echo(
-        f"{report.plugin} on {report.label} from {', '.join(report.streams)}: "
-        f"{report.clips['train']} train and {report.clips['valid']} valid clips, "
-        f"{report.parameters:,} parameters ({report.seconds:.1f} s)"
-    )
-    rows = []
-    for seed, best in report.seeds.items():
-        valid = [common.number(v) for v in best["valid"].values()]
-        rows.append([str(seed), str(best["epoch"]), common.number(best["valid_loss"]), *valid])
-    names = list(next(iter(report.seeds.values()))["valid"])
-    click.echo(common.table(["seed", "best epoch", "valid loss", *names], rows))
+    click.echo(summary(report))
     click.echo(f"{report.run}  (scores on test: mertool evaluate {report.run})")
+
+
+def summary(report: Any) -> str:
+    """Every model's best epoch and its scores on the valid split."""
+    from mertool.metrics import printed
+
+    head = (
+        f"{report.plugin} on {report.label} from {', '.join(report.streams)}: "
+        f"{report.clips['train']} train and {report.clips['valid']} valid clips"
+        + (f" in the first of {report.folds} folds" if report.folds else "")
+        + f", {report.parameters:,} parameters ({report.seconds:.1f} s)"
+    )
+    models = [
+        [model, str(best["epoch"]), common.number(best["valid_loss"])]
+        for model, best in report.models.items()
+    ]
+    alone = [f"{name} alone" for name in report.valid if name]
+    fusion = report.valid[""]
+    metrics = [
+        [printed(name, "mertool"), common.number(fusion["mean"][name]),
+         common.number(fusion["std"][name]), common.number(report.baseline.get(name)),
+         *(common.number(made["mean"][name]) for only, made in report.valid.items() if only)]
+        for name in fusion["mean"]
+    ]  # fmt: skip
+    over = "seeds and folds" if report.folds else "seeds"
+    header = ["on valid", f"mean over {over}", "sd", "mean or majority", *alone]
+    return "\n".join(
+        [head, common.table(["model", "best epoch", "valid loss"], models), "",
+         common.table(header, metrics)]
+    )  # fmt: skip

@@ -1,8 +1,12 @@
-"""Evaluation: `mertool.evaluate(run)` opens a split, scores every seed and keeps the record."""
+"""Evaluation: `mertool.evaluate(run)` opens a split, scores every seed and keeps the record.
+
+opening.py opens the clips and lets the models predict, robust.py damages clips.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,17 +15,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from mertool import data as datasets
+from mertool import stats
 from mertool.device import pick
-from mertool.errors import DataError, did_you_mean
+from mertool.errors import DataError, UsageError
+from mertool.evaluate import robust
+from mertool.evaluate.opening import Pooled, open_data, pool
 from mertool.files import sha256, to_json, write_text
-from mertool.metrics import baseline_prediction, scores
+from mertool.metrics import Scores, scale_of, scores
+from mertool.splits.parts import doubts
+from mertool.splits.parts import parts as parts_of
 from mertool.stage import callable_stage
 from mertool.store import FeatureFile
 from mertool.train import folder as folders
-from mertool.train.checkpoint import Trained, load
-from mertool.train.loop import predict_all
 from mertool.types import Label
+
+__all__ = ["EvaluateReport", "open_data", "run"]
 
 
 @dataclass
@@ -32,11 +40,20 @@ class EvaluateReport:
         run: The run.
         split: Which clips.
         label: What is predicted.
-        clips: How many clips were scored.
-        seeds: {seed: {metric: value}}.
+        convention: Whose definitions the scores follow.
+        scale: What a regression label's values were taken to mean; "" for other labels.
+        clips: How many clips were scored, all folds together.
+        seeds: {seed: {metric: value}}; in a cross-validation over the pooled predictions.
         mean: {metric: mean over seeds}.
         std: {metric: sample standard deviation over seeds}; None with one seed.
+        interval: {metric: (low, high)}, 95% bootstrap interval of the mean over seeds.
+        unit: What the bootstrap draws: "speakers", "recordings" or "clips".
+        units: How many there are.
+        folds: {fold: {"clips", "mean", "std"}} in a cross-validation.
         baseline: {metric: value} of the constant predictor learnt from the training labels.
+        singles: {stream: {"mean", "std"}} of the fusion trained on that stream alone.
+        robustness: See `robust.summary`; None where it was not asked for.
+        reasons: {metric: why it is NaN}.
         confusion: Sum of the seeds' confusion matrices, rows = true; [] for multilabel.
         classes: Names of its rows.
         notes: What a user should know.
@@ -45,22 +62,29 @@ class EvaluateReport:
     run: str
     split: str
     label: Label
+    convention: str = "mertool"
+    scale: str = ""
     clips: int = 0
     seeds: dict[int, dict[str, float]] = field(default_factory=dict)
     mean: dict[str, float] = field(default_factory=dict)
     std: dict[str, float | None] = field(default_factory=dict)
+    interval: dict[str, tuple[float, float]] = field(default_factory=dict)
+    unit: str = "clips"
+    units: int = 0
+    folds: dict[str, dict[str, Any]] = field(default_factory=dict)
     baseline: dict[str, float] = field(default_factory=dict)
+    singles: dict[str, dict[str, Any]] = field(default_factory=dict)
+    robustness: dict[str, Any] | None = None
+    reasons: dict[str, str] = field(default_factory=dict)
     confusion: list[list[int]] = field(default_factory=list)
     classes: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def record(self) -> dict[str, Any]:
         """As plain values: what metrics.json and --json hold."""
+        plain = {k: v for k, v in vars(self).items() if k not in ("run", "split", "label")}
         return {
-            "label": self.label.name, "task": self.label.task, "clips": self.clips,
-            "n_seeds": len(self.seeds), "mean": self.mean, "std": self.std,
-            "seeds": {str(k): v for k, v in self.seeds.items()}, "baseline": self.baseline,
-            "confusion": self.confusion, "classes": self.classes, "notes": self.notes,
+            "label": self.label.name, "task": self.label.task, "n_seeds": len(self.seeds), **plain
         }  # fmt: skip
 
 
@@ -69,6 +93,12 @@ def run(
     features: str | Path | None = None,
     *,
     split: str = "test",
+    convention: str = "mertool",
+    scale: str = "",
+    mask: str | None = None,
+    noise: str = "erase",
+    unit: str = "steps",
+    streams: Sequence[str] = (),
     device: str = "auto",
     command: str = "",
 ) -> EvaluateReport:
@@ -81,6 +111,12 @@ def run(
         run: Run folder, or a model.safetensors.
         features: Feature file; None = the one it was trained on.
         split: "train", "valid", "test" or "all".
+        convention: Whose definitions the scores follow; see `mertool.metrics.CONVENTIONS`.
+        scale: What a regression label's values mean: "mosi", "sims", "other"; "" = by its range.
+        mask: Also score clips with a share of their steps lost: "START:END:STEP" of the shares.
+        noise: What lost steps become: "erase" or "gauss".
+        unit: What is lost: "steps" or a "window".
+        streams: Streams that lose steps; empty = all together, then each alone.
         device: "auto", "cpu" or "cuda".
         command: Recorded with the opening.
 
@@ -88,12 +124,13 @@ def run(
         The scores.
 
     Raises:
-        DataError: No such run, or the features do not fit the model.
-        UsageError: Unknown split or device.
+        DataError: No such run, the features do not fit the model, or the convention's project
+            cannot score these clips.
+        UsageError: Unknown split, convention, device or masking.
         OutputError: The scores cannot be written.
     """
     run = Path(run)
-    paths = folders.models(run)
+    models = folders.models(run)
     config = {} if run.is_file() else folders.read_config(run)
     if features is None:
         if not config:
@@ -101,109 +138,119 @@ def run(
                 "A lone model needs a feature file.", str(run), "mertool evaluate MODEL FEATURES.h5"
             )
         features = config["run"]["features"]
-    features = Path(features)
-    where = pick(device)
-    every = [load(path, where) for path in paths]
-    first = every[0]
-    report = EvaluateReport(str(run), split, first.label)
+    features, where = Path(features), pick(device)
+    asked = config.get("run", {})
+    if split == "all" and asked.get("folds"):
+        raise UsageError(
+            "The folds of a cross-validation cannot be pooled over all clips.",
+            str(run),
+            "Choose --split test, or evaluate one model.safetensors.",
+        )
+    changes, masking, used = {}, None, asked.get("modalities") or list(streams)
+    if mask is not None:
+        if not config:
+            raise UsageError("--mask needs a run folder.", str(run), "Give the run, not a model.")
+        masking = robust.parse(mask, noise, unit, streams, used)
+        changes = robust.conditions(masking, used)
     with FeatureFile(features) as file:
-        assigned, note = datasets.assign_splits(
-            file, config.get("run", {}).get("splits", "default")
-        )
-        wanted = datasets.of_split(assigned, split, features)
-        # The seeds of a run were trained on the same rows, and so share streams and normaliser.
-        part = open_data(file, first, wanted, labelled=True)
-    if not len(part):
-        raise DataError(
-            f"No labelled clip is in the {split} split.",
-            str(features),
-            "Choose another with --split; mertool data info shows what there is.",
-        )
+        parts, notes = parts_of(file, asked.get("splits", "default"), asked.get("folds", 0))
+        pooled = pool(file, models, parts, split, where, changes)
+        notes += _doubts(file, run, parts, split, pooled)
     digest = sha256(features)
-    report.clips, y = len(part), part.y.numpy()
-    report.notes = [note] if note else []
-    report.notes += _other_data(run, config, features, digest)
-    if part.unlabelled:
-        report.notes.append(f"{part.unlabelled} clips have no label and are not scored")
-    if part.blank.any():
-        report.notes.append(
-            f"{part.blank.sum()} clips have no row in any stream and are scored too"
-        )
-    part.to(where)
-    matrices = []
-    for path, trained in zip(paths, every, strict=True):
-        pred = predict_all(trained.model, part, trained.facts, trained.spec, where)
-        result = scores(first.label, y, pred)
-        matrices.append(np.array(result.pop("confusion", [])))
-        report.seeds[trained.seed] = result
-        if not run.is_file():
-            folders.write_predictions(
-                path.parent / f"predictions-{split}.csv", first.label, part.ids, y, pred.numpy()
-            )
-    constant = baseline_prediction(first.label, first.baseline, len(y))
-    report.baseline = scores(first.label, y, constant)
-    report.baseline.pop("confusion", None)
-    report.confusion = np.sum(matrices, axis=0).tolist() if matrices[0].size else []
-    if report.confusion:
-        report.classes = list(first.label.classes) or _rounded(first.label)
-    for name in report.seeds[first.seed]:
-        values = np.array([s[name] for s in report.seeds.values()])
-        report.mean[name] = float(values.mean())
-        report.std[name] = float(values.std(ddof=1)) if len(values) > 1 else None
     if not run.is_file():
-        _keep(run, report, features, digest, command)
+        # Before anything is scored: whatever comes of it, the split has been seen.
+        _record_opening(run, split, features, digest, command)
+    label = pooled.label
+    if label.task == "regression":
+        scale = scale or scale_of(label)
+    report = EvaluateReport(str(run), split, label, convention, scale, len(pooled.ids))
+    report.notes = notes + _other_data(run, config, features, digest) + pooled.notes
+    if not run.is_file():
+        _write_predictions(run, pooled, split)
+    _score(report, pooled, scale)
+    if masking:
+        report.robustness = robust.summary(pooled, masking, used, convention, scale)
+    if not run.is_file():
+        _keep(run, report)
     return report
 
 
-def open_data(
-    file: FeatureFile, trained: Trained, wanted: np.ndarray, labelled: bool
-) -> datasets.Dataset:
-    """Read clips for a trained model and normalise them as it was trained.
+def _score(report: EvaluateReport, pooled: Pooled, scale: str) -> None:
+    """Fill in the scores of the clips as they are."""
+    label, convention = pooled.label, report.convention
 
-    Raises:
-        DataError: A stream or the label is missing, or was made in another way.
-    """
-    if file.alignment != trained.spec.alignment:
-        raise DataError(
-            f'The features have alignment "{file.alignment}", '
-            f'the model was trained with "{trained.spec.alignment}".',
-            str(file.path),
-            "Align them in the same way: mertool align",
+    def score(y: np.ndarray, pred: np.ndarray) -> Scores:
+        return scores(label, y, pred, convention, scale)
+
+    fusion = pooled.pred[""][""]
+    results = {seed: score(pooled.y, pred) for seed, pred in fusion.items()}
+    first = next(iter(results.values()))
+    report.seeds = {seed: result.values for seed, result in results.items()}
+    report.mean, report.std = stats.spread(list(report.seeds.values()))
+    for result in results.values():
+        report.reasons |= result.reasons
+    if first.confusion:
+        report.confusion = np.sum([r.confusion for r in results.values()], axis=0).tolist()
+        report.classes = list(first.classes)
+    try:
+        report.baseline = score(pooled.y, pooled.baseline).values
+    except DataError as error:  # a convention may refuse what a constant predictor says
+        report.notes.append(f"the constant predictor has no score: {error.what}")
+    for only, made in pooled.pred.items():
+        if only:
+            each = [score(pooled.y, pred).values for pred in made[""].values()]
+            report.singles[only] = dict(zip(("mean", "std"), stats.spread(each), strict=True))
+    folds = np.array(pooled.folds)
+    for fold in dict.fromkeys(f for f in pooled.folds if f):
+        mine = folds == fold
+        try:
+            each = [score(pooled.y[mine], pred[mine]).values for pred in fusion.values()]
+        except DataError as error:
+            report.notes.append(f"{fold} has no score of its own: {error.what}")
+            continue
+        mean, std = stats.spread(each)
+        report.folds[fold] = {"clips": int(mine.sum()), "mean": mean, "std": std}
+
+    def resampled(chosen: np.ndarray) -> dict[str, float]:
+        try:
+            each = [score(pooled.y[chosen], pred[chosen]).values for pred in fusion.values()]
+        except DataError:  # a draw that the convention's project cannot score
+            return dict.fromkeys(report.mean, float("nan"))
+        return stats.spread(each)[0]
+
+    report.unit = pooled.units[0].split(" ")[0] + "s"
+    report.units = len(set(pooled.units))
+    if report.units > 1:
+        draws = stats.bootstrap(resampled, pooled.units)
+        report.interval = {name: stats.interval(values) for name, values in draws.items()}
+
+
+def _doubts(
+    file: FeatureFile, run: Path, parts: dict[str, list[str]], split: str, pooled: Pooled
+) -> list[str]:
+    """Whatever makes the scores worth less: leaks, a text that says nothing, clips seen before."""
+    notes = doubts(file, parts, pooled.label, np.isin(file.ids, pooled.ids))
+    if split == "test" and not run.is_file():
+        trained = folders.read_splits(run)
+        seen = sum(
+            trained.get(fold, {}).get(name) in ("train", "valid")
+            for name, fold in zip(pooled.ids, pooled.folds, strict=True)
         )
-    for name, made in trained.streams.items():
-        if name not in file.streams:
-            raise DataError(
-                f'The model needs the stream "{name}".',
-                str(file.path),
-                did_you_mean(name, file.streams),
-            )
-        if list(file.streams[name].columns) != made["columns"]:
-            raise DataError(
-                f'The columns of "{name}" are not those the model was trained with.',
-                f"{file.path}: {file.streams[name].attrs.get('extractor')}, "
-                f"the model's: {made['attrs'].get('extractor')}",
-                "Extract with the same extractor and settings.",
-            )
-    label = None
-    if labelled:
-        label = datasets.pick_label(file, trained.label.name)
-        if (label.task, label.classes) != (trained.label.task, trained.label.classes):
-            raise DataError(
-                f'The label "{label.name}" has other classes than the model was trained with.',
-                f"{file.path}: {', '.join(label.classes) or label.task}",
-                f"The model's: {', '.join(trained.label.classes) or trained.label.task}",
-            )
-        # The model's range decides how values are rounded to classes.
-        label = trained.label
-    config = datasets.DataConfig(**trained.data)
-    part = datasets.Dataset(file, label, list(trained.spec.streams), wanted, config)
-    part.normalise(trained.normaliser)
-    return part
+        if seen:
+            notes.append(f"leak: {seen} of the scored clips were in the run's train or valid split")
+    return notes
 
 
-def _rounded(label: Label) -> list[str]:
-    low, high = np.round(label.range)
-    return [f"{v:g}" for v in np.arange(low, high + 1)]
+def _write_predictions(run: Path, pooled: Pooled, split: str) -> None:
+    folds = np.array(pooled.folds)
+    for only, made in pooled.pred.items():
+        for seed, pred in made[""].items():
+            for fold in dict.fromkeys(pooled.folds):
+                mine = np.flatnonzero(folds == fold)
+                folders.write_predictions(
+                    folders.place(run, fold, only, seed) / f"predictions-{split}.csv",
+                    pooled.label, [pooled.ids[i] for i in mine], pooled.y[mine], pred[mine],
+                )  # fmt: skip
 
 
 def _other_data(run: Path, config: dict[str, Any], features: Path, digest: str) -> list[str]:
@@ -215,16 +262,11 @@ def _other_data(run: Path, config: dict[str, Any], features: Path, digest: str) 
     return [f"{features} is not the file the run was trained on, or has changed since"]
 
 
-def _keep(run: Path, report: EvaluateReport, features: Path, digest: str, command: str) -> None:
-    """Add the scores and the opening to metrics.json."""
-    path = run / "metrics.json"
-    kept: dict[str, Any] = {"splits": {}, "openings": []}
-    if path.is_file():
-        kept = json.loads(path.read_text(encoding="utf-8"))
-    kept["splits"][report.split] = report.record()
+def _record_opening(run: Path, split: str, features: Path, digest: str, command: str) -> None:
+    kept = _kept(run)
     kept["openings"].append(
         {
-            "split": report.split,
+            "split": split,
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "features": str(features.absolute()),
             "sha256": digest,
@@ -232,7 +274,26 @@ def _keep(run: Path, report: EvaluateReport, features: Path, digest: str, comman
             "torch": torch.__version__,
         }
     )
-    write_text(path, to_json(kept))
+    write_text(run / "metrics.json", to_json(kept))
+
+
+def _keep(run: Path, report: EvaluateReport) -> None:
+    """Add the scores to metrics.json; curves of other maskings stay."""
+    kept, record = _kept(run), report.record()
+    curves = record.pop("robustness")
+    kept["splits"].setdefault(report.split, {})[report.convention] = record
+    if curves:
+        name = " ".join([curves["noise"], curves["unit"], *curves["curves"]])
+        each = kept.setdefault("robustness", {}).setdefault(report.split, {})
+        each.setdefault(report.convention, {})[name] = curves
+    write_text(run / "metrics.json", to_json(kept))
+
+
+def _kept(run: Path) -> dict[str, Any]:
+    path = run / "metrics.json"
+    if not path.is_file():
+        return {"splits": {}, "openings": []}
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 callable_stage(__name__)

@@ -19,14 +19,17 @@ from tqdm import tqdm
 from mertool.config import read_toml, resolve, settings_of, to_dict
 from mertool.data import DataConfig
 from mertool.device import pick
-from mertool.errors import PluginError, UsageError
+from mertool.errors import MertoolError, PluginError, UsageError
 from mertool.files import cannot_write, to_json, write_text
+from mertool.metrics import baseline_prediction, scores
 from mertool.registry import Entry, registry
 from mertool.stage import callable_stage
+from mertool.stats import spread
 from mertool.train import folder as folders
 from mertool.train.checkpoint import Trained, save
 from mertool.train.loop import TrainConfig, Trainer, seed_everything
 from mertool.train.prepare import Prepared, prepare
+from mertool.train.prepare import plan as make_plan
 
 SEEDS = (1111, 1112, 1113, 1114, 1115)
 
@@ -42,6 +45,8 @@ class RunConfig:
         modalities: Streams to use; empty = all that are not empty.
         seeds: One model is trained for each.
         splits: Name of the split in the file.
+        folds: Number of folds of a cross-validation; 0 = none, one split.
+        singles: Whether the fusion is also trained on each stream alone, for comparison.
     """
 
     plugin: str = ""
@@ -50,6 +55,8 @@ class RunConfig:
     modalities: tuple[str, ...] = ()
     seeds: tuple[int, ...] = SEEDS
     splits: str = "default"
+    folds: int = 0
+    singles: bool = True
 
 
 @dataclass
@@ -61,10 +68,16 @@ class TrainReport:
         plugin: The fusion.
         label: What it predicts.
         streams: The streams it uses.
-        clips: {split: number of clips used}.
+        clips: {split: number of clips used}; of the first fold, in a cross-validation.
+        folds: Number of folds; 0 = none.
         parameters: Number of trained weights.
-        seeds: {seed: best epoch's line of the log}.
-        resumed: Seeds that were trained before.
+        models: {folder within the run: best epoch's line of the log}: "seed-1111", in a
+            cross-validation "fold-0/seed-1111", and "only-STREAM/seed-1111" for the fusion on one
+            stream alone.
+        valid: {"" = the fusion, or the stream it has alone: {"mean", "std"}} of the scores on
+            valid over seeds (and folds).
+        baseline: {metric: score on valid} of the constant predictor, mean over folds.
+        resumed: Models that were trained before.
         notes: What a user should know.
         seconds: Wall time.
     """
@@ -74,11 +87,23 @@ class TrainReport:
     label: str = ""
     streams: list[str] = field(default_factory=list)
     clips: dict[str, int] = field(default_factory=dict)
+    folds: int = 0
     parameters: int = 0
-    seeds: dict[int, dict[str, Any]] = field(default_factory=dict)
-    resumed: list[int] = field(default_factory=list)
+    models: dict[str, dict[str, Any]] = field(default_factory=dict)
+    valid: dict[str, dict[str, Any]] = field(default_factory=dict)
+    baseline: dict[str, float] = field(default_factory=dict)
+    resumed: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
+
+    @property
+    def seeds(self) -> dict[int, dict[str, Any]]:
+        """{seed: best epoch's line} of the fusion itself, without cross-validation."""
+        return {
+            int(name.removeprefix("seed-")): best
+            for name, best in self.models.items()
+            if name.startswith("seed-")
+        }
 
 
 def parse_seeds(text: str | int | Sequence[int]) -> list[int]:
@@ -108,6 +133,8 @@ def run(
     modalities: Sequence[str] | None = None,
     seeds: str | int | Sequence[int] | None = None,
     splits: str | None = None,
+    folds: int | None = None,
+    singles: bool | None = None,
     config: str | Path | None = None,
     settings: Sequence[str] = (),
     device: str = "auto",
@@ -116,9 +143,10 @@ def run(
     progress: bool = False,
     command: str = "",
 ) -> TrainReport:
-    """Train a fusion on a feature file, once per seed.
+    """Train a fusion on a feature file, once per seed (and fold).
 
-    The test split is never read here: `mertool.evaluate` alone opens it.
+    The test split is never read here: `mertool.evaluate` alone opens it. Where there are several
+    streams, the fusion is trained on each alone as well: what fusing gains is seen beside them.
 
     Args:
         features: The feature file; may come from `config`.
@@ -128,6 +156,9 @@ def run(
         modalities: Streams to use; None = all that are not empty.
         seeds: "5", "1111,1112", or a list; None = 5.
         splits: Name of the split in the file; None = "default".
+        folds: Cross-validation over fold-0 ... fold-(K-1) of the file, or, where it has none, over
+            K groups of its speakers.
+        singles: Also train on each stream alone; None = yes.
         config: A TOML file of settings, such as a run's config.toml. Arguments win over it.
         settings: "train.lr=1e-3", "fusion.d_model=40", "data.max_length=500".
         device: "auto", "cpu" or "cuda".
@@ -150,56 +181,99 @@ def run(
     arguments = {
         "plugin": plugin, "features": features and str(Path(features)), "label": label,
         "modalities": modalities, "seeds": seeds and parse_seeds(seeds), "splits": splits,
+        "folds": folds, "singles": singles,
     }  # fmt: skip
     entry, fusion, configs = _settle(base, arguments, settings)
     chosen = configs.pop("run")
     where = pick(device)
     features = Path(chosen.features).absolute()  # so that evaluate finds it from any folder
-    ready = prepare(
-        features, chosen.label or None, chosen.modalities or None, chosen.splits, configs["data"]
+    plan = make_plan(
+        features, chosen.label or None, chosen.modalities or None, chosen.splits, chosen.folds
     )
     report = TrainReport(
-        str(out or Path("runs") / chosen.plugin), chosen.plugin, ready.label.name,
-        list(ready.streams), {k: len(v) for k, v in ready.parts.items()}, notes=ready.notes,
+        str(out or Path("runs") / chosen.plugin), chosen.plugin, streams=plan.streams,
+        folds=chosen.folds, notes=list(plan.notes),
     )  # fmt: skip
-    trained = Trained(
-        plugin=chosen.plugin, config=configs["fusion"], spec=ready.spec, label=ready.label,
-        normaliser=ready.normaliser, seed=0,
-        facts={"task_loss": "mse", "fixed_length": False, **entry.facts},
-        streams=ready.streams, data=to_dict(configs["data"]), alignment=ready.alignment,
-        baseline=ready.baseline,
-    )  # fmt: skip
+
+    def ready(fold: str, streams: Sequence[str]) -> tuple[Prepared, Trained]:
+        data = prepare(features, chosen.label or None, streams, plan.parts[fold], configs["data"])
+        return data, Trained(
+            plugin=chosen.plugin, config=configs["fusion"], spec=data.spec, label=data.label,
+            normaliser=data.normaliser, seed=0,
+            facts={"task_loss": "mse", "fixed_length": False, **entry.facts},
+            streams=data.streams, data=to_dict(configs["data"]), alignment=data.alignment,
+            baseline=data.baseline,
+        )  # fmt: skip
+
+    first, trained = ready(next(iter(plan.parts)), plan.streams)
     _build(fusion, trained)  # what cannot be built must fail before anything is written
+    report.label = first.label.name
+    report.clips = {k: len(v) for k, v in first.parts.items()}
     folder = folders.open_run(Path(report.run), resume, overwrite)
     used = {"features": str(features), "label": report.label, "modalities": report.streams}
     resolved = {
         "run": {**to_dict(chosen), **used},
         **{name: to_dict(value) for name, value in configs.items()},
     }
-    env = folders.record(folder, resolved, features, command, resume)
-    for part in ready.parts.values():
-        part.to(where)
+    env = folders.record(folder, resolved, features, command, resume, plan)
+    alone = report.streams if chosen.singles and len(report.streams) > 1 else []
+    # The fusion itself comes first: an interrupted run has what matters most.
+    groups = [(fold, only) for only in ("", *alone) for fold in plan.parts]
     epochs = configs["train"].epochs
+    each: dict[str, list[dict[str, float]]] = {}  # scores on valid of every model
+    constant: list[dict[str, float]] = []
     with tqdm(
-        total=len(chosen.seeds) * epochs,
+        total=len(groups) * len(chosen.seeds) * epochs,
         unit="epoch", desc="train", disable=None if progress else True,
     ) as bar:  # fmt: skip
-        for n, seed in enumerate(chosen.seeds):
-            place = folder / f"seed-{seed}"
-            best = _finished(place) if resume else None
-            if best is not None:
-                report.resumed.append(seed)
-            else:
-                best = _train_seed(
-                    fusion, trained, configs["train"], ready, where, seed, place, bar
-                )
-            report.parameters = best["parameters"]
-            report.seeds[seed] = best
-            bar.n = (n + 1) * epochs  # an early stop leaves some epochs out
-            bar.refresh()
+        for fold, only in groups:
+            data, trained = ready(fold, [only] if only else plan.streams)
+            if not only:  # alone, a stream has the same clips
+                report.notes += [f"{fold}: {note}" if fold else note for note in data.notes]
+                constant.append(_constant(data))
+            if only and not _can_stand_alone(fusion, trained, only, report):
+                continue
+            for part in data.parts.values():
+                part.to(where)
+            for seed in chosen.seeds:
+                place = folders.place(folder, fold, only, seed)
+                name = place.relative_to(folder).as_posix()
+                best = _finished(place) if resume else None
+                if best is not None:
+                    report.resumed.append(name)
+                else:
+                    best = _train_seed(
+                        fusion, trained, configs["train"], data, where, seed, place, bar
+                    )
+                if not only:
+                    report.parameters = best["parameters"]
+                report.models[name] = best
+                each.setdefault(only, []).append(best["valid"])
+                bar.n = len(report.models) * epochs  # an early stop leaves some epochs out
+                bar.refresh()
+    report.valid = {
+        only: dict(zip(("mean", "std"), spread(valid), strict=True)) for only, valid in each.items()
+    }
+    report.baseline = spread(constant)[0]
     report.seconds = time.monotonic() - started
     write_text(folder / "env.json", to_json({**env, "train_seconds": round(report.seconds, 2)}))
     return report
+
+
+def _constant(data: Prepared) -> dict[str, float]:
+    """Scores of the constant predictor on valid."""
+    y = data.parts["valid"].y.numpy()
+    return scores(data.label, y, baseline_prediction(data.label, data.baseline, len(y))).values
+
+
+def _can_stand_alone(fusion: Any, trained: Trained, only: str, report: TrainReport) -> bool:
+    """Whether the fusion, with its settings, can be built on one stream; a note where not."""
+    try:
+        _build(fusion, trained)
+    except MertoolError as error:
+        report.notes.append(f"the fusion cannot be trained on {only} alone: {error.what}")
+        return False
+    return True
 
 
 def _settle(
@@ -219,7 +293,11 @@ def _settle(
         UsageError: No plugin or features, or anything unknown or wrong, all of it at once.
         PluginError: The fusion is broken.
     """
-    given = {k: list(v) if isinstance(v, tuple) else v for k, v in arguments.items() if v}
+    given = {
+        k: list(v) if isinstance(v, tuple) else v
+        for k, v in arguments.items()
+        if v or isinstance(v, bool)
+    }
     chosen = given
     if isinstance(base.get("run", {}), dict):  # anything else is refused below
         chosen = {**base.get("run", {}), **given}
@@ -227,6 +305,12 @@ def _settle(
     for needed, hint in (("plugin", "--plugin NAME"), ("features", "mertool train FILE.h5")):
         if not chosen.get(needed):
             raise UsageError(f"Training needs {needed}.", "", f"Give {hint}.")
+    if chosen.get("folds") and chosen.get("splits", "default") != "default":
+        raise UsageError(
+            "One split or a cross-validation?",
+            f"splits {chosen['splits']}, folds {chosen['folds']}",
+            "Give --splits NAME or --folds K, not both.",
+        )
     entry = registry().get("fusion", str(chosen["plugin"]))
     fusion = registry().load("fusion", entry.name)
     sections = {
@@ -272,7 +356,7 @@ def _train_seed(
         model, trained.spec, trained.facts, config, parts["train"], parts["valid"], device
     )
     try:
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise cannot_write(folder, error) from error
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,8 @@ import torch
 from mertool.config import read_toml, to_toml
 from mertool.errors import DataError, OutputError, UsageError
 from mertool.files import cannot_write, sha256, to_csv, to_json, write_text
+from mertool.splits import digest
+from mertool.train.prepare import Plan
 from mertool.types import Label
 from mertool.version import __version__
 
@@ -77,14 +82,20 @@ def open_run(folder: Path, resume: bool, overwrite: bool) -> Path:
 
 
 def record(
-    folder: Path, resolved: dict[str, Any], features: Path, command: str, resume: bool
+    folder: Path,
+    resolved: dict[str, Any],
+    features: Path,
+    command: str,
+    resume: bool,
+    plan: Plan,
 ) -> dict[str, Any]:
-    """Write config.toml and env.json, and return the latter.
+    """Write config.toml, splits.csv and env.json, and return the last.
 
     Raises:
         OutputError: A resumed run has other settings or other data, or the disk is full.
     """
     env = environment(features, command)
+    env["data"]["splits"] = {f or "split": digest(plan.ids, a) for f, a in plan.parts.items()}
     if resume and (folder / "config.toml").is_file():
         before, now = read_config(folder), json.loads(json.dumps(resolved))
         for side in (before, now):
@@ -97,26 +108,80 @@ def record(
                 "Repeat its command (env.json has it), or choose another -o.",
             )
     write_config(folder, resolved)
+    write_splits(folder, plan.ids, plan.parts)
     write_text(folder / "env.json", to_json(env))
     return env
 
 
-def models(run: Path) -> list[Path]:
-    """The checkpoints of a run folder, by seed; or the one file itself.
+@dataclass(frozen=True)
+class Model:
+    """One trained model of a run.
+
+    Attributes:
+        path: Its model.safetensors.
+        fold: "fold-0", ...; "" without cross-validation.
+        only: The one stream of a single-modality companion; "" = the fusion itself.
+        seed: Its seed.
+    """
+
+    path: Path
+    fold: str = ""
+    only: str = ""
+    seed: int = 0
+
+
+_MODEL = re.compile(r"(?:(?P<fold>fold-\d+)/)?(?:only-(?P<only>[^/]+)/)?seed-(?P<seed>\d+)")
+
+
+def place(folder: Path, fold: str, only: str, seed: int) -> Path:
+    """The folder of one model: RUN/[fold-K/][only-STREAM/]seed-S."""
+    return folder / fold / (f"only-{only}" if only else "") / f"seed-{seed}"
+
+
+def models(run: Path) -> list[Model]:
+    """The models of a run folder, by fold, stream and seed; or the one file itself.
 
     Raises:
         DataError: There is none.
     """
     if run.is_file():
-        return [run]
-    found = sorted(run.glob("seed-*/model.safetensors"))
-    if not found:
+        return [Model(run)]
+    found = []
+    for path in run.rglob("model.safetensors"):
+        match = _MODEL.fullmatch(path.parent.relative_to(run).as_posix())
+        if match:
+            fold, only, seed = match.groups(default="")
+            found.append(Model(path, fold, only, int(seed)))
+    if not any(not m.only for m in found):
         raise DataError(
             "There is no trained model." if run.exists() else "There is no such run.",
             str(run),
             "Train one: mertool train --plugin NAME FILE -o " + str(run),
         )
-    return found
+    return sorted(found, key=lambda m: (bool(m.only), len(m.fold), m.fold, m.only, m.seed))
+
+
+def write_splits(folder: Path, ids: Sequence[str], parts: Mapping[str, Sequence[str]]) -> None:
+    """Write splits.csv: what each clip of the file is, one column per fold ("split" without)."""
+    columns = {fold or "split": assigned for fold, assigned in parts.items()}
+    rows = [
+        {"id": name, **{c: assigned[i] for c, assigned in columns.items()}}
+        for i, name in enumerate(ids)
+    ]
+    write_text(folder / "splits.csv", to_csv(rows))
+
+
+def read_splits(folder: Path) -> dict[str, dict[str, str]]:
+    """{fold: {clip id: split}} of a run; {} where it has no splits.csv."""
+    path = folder / "splits.csv"
+    if not path.is_file():
+        return {}
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    folds = [c for c in (rows[0] if rows else {}) if c != "id"]
+    return {
+        "" if fold == "split" else fold: {row["id"]: row[fold] for row in rows} for fold in folds
+    }
 
 
 def environment(data: Path, command: str) -> dict[str, Any]:
@@ -181,8 +246,8 @@ def prediction_rows(
         truth = None if y is None else np.asarray(y)[i]
         if label.task == "regression":
             if truth is not None:
-                row[label.name] = round(float(truth.reshape(-1)[0]), 6)
-            row[f"{label.name}_pred"] = round(float(pred[i, 0]), 6)
+                row[label.name] = _exact(truth.reshape(-1)[0])
+            row[f"{label.name}_pred"] = _exact(pred[i, 0])
         elif label.task == "classification":
             probability = np.exp(pred[i] - pred[i].max())
             probability /= probability.sum()
@@ -198,6 +263,11 @@ def prediction_rows(
             row |= _probabilities(label, probability)
         rows.append(row)
     return rows
+
+
+def _exact(value: Any) -> float:
+    """As few digits as give the same float32 back, so that scores can be computed again."""
+    return float(str(np.float32(value)))
 
 
 def _members(label: Label, present: np.ndarray) -> list[str]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mertool.data import Dataset
-from mertool.errors import MertoolError, PluginError
+from mertool.errors import MertoolError, PluginError, UsageError
 from mertool.files import to_json
 from mertool.metrics import scores
 from mertool.types import Batch, DataSpec, FusionOutput
@@ -143,6 +143,9 @@ class Trainer:
         train: Training clips, normalised.
         valid: Validation clips, normalised.
         device: Where to train.
+
+    Raises:
+        UsageError: The clips are not of the splits train and valid.
     """
 
     def __init__(
@@ -155,6 +158,13 @@ class Trainer:
         valid: Dataset,
         device: torch.device,
     ) -> None:
+        for name, part in (("train", train), ("valid", valid)):
+            if part.split != name:
+                raise UsageError(
+                    f'Clips of the split "{part.split}" were given to the training as {name}.',
+                    type(model).__name__,
+                    "Learning and selection see train and valid only; evaluate opens test.",
+                )
         self.model, self.spec, self.config = model, spec, config
         self.train, self.valid, self.device = train, valid, device
         self.loss = task_loss(spec.task, facts.get("task_loss", "mse"))
@@ -205,7 +215,7 @@ class Trainer:
                     "lr": schedule.get_last_lr()[0],
                     "train": terms,
                     "valid_loss": valid_loss,
-                    "valid": _flat(scores(self.valid.label, self.valid.y.cpu(), pred)),
+                    "valid": scores(self.valid.label, self.valid.y.cpu(), pred).values,
                     "seconds": round(time.monotonic() - started, 3),
                 }
                 file.write(to_json(line, indent=None) + "\n")
@@ -297,7 +307,3 @@ def predict_all(
         batch.y = None
         preds.append(checked(model(batch), batch, spec).pred.float().cpu())
     return torch.cat(preds) if preds else torch.zeros(0, spec.n_out)
-
-
-def _flat(values: dict[str, Any]) -> dict[str, float]:
-    return {k: v for k, v in values.items() if isinstance(v, float)}

@@ -1,4 +1,4 @@
-"""What a training needs of a feature file: splits, rows, normaliser, description."""
+"""What a training needs of a feature file: folds, rows, normaliser, description."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 
 from mertool import data as datasets
+from mertool import splits as divisions
 from mertool.errors import DataError
 from mertool.metrics import baseline_of
+from mertool.splits.parts import doubts
+from mertool.splits.parts import parts as parts_of
 from mertool.store import FeatureFile
 from mertool.types import DataSpec, Label
 
@@ -41,11 +44,61 @@ class Prepared:
     notes: list[str]
 
 
+@dataclass
+class Plan:
+    """Which clips are used for what.
+
+    Attributes:
+        ids: (N,) ids of the file's clips.
+        parts: {fold: (N,) split of each clip}; one fold "" without cross-validation.
+        streams: The streams to use.
+        notes: What a user should know.
+    """
+
+    ids: list[str]
+    parts: dict[str, list[str]]
+    streams: list[str]
+    notes: list[str]
+
+
+def plan(
+    features: Path, label: str | None, modalities: Sequence[str] | None, splits: str, folds: int
+) -> Plan:
+    """Settle splits and streams; reads no rows, and no label of a test clip.
+
+    Args:
+        features: The feature file.
+        label: Name of the label; None = the only one.
+        modalities: Streams to use; None = all that the training clips have rows of.
+        splits: Name of a split of the file, where folds is 0.
+        folds: Number of folds: fold-0, fold-1, ... of the file, or, where it has none, made of its
+            speakers.
+
+    Raises:
+        UsageError: Unknown label, stream or split.
+        DataError: The file has another number of folds, or a split lacks clips.
+    """
+    with FeatureFile(features) as file:
+        target = datasets.pick_label(file, label)
+        parts, notes = parts_of(file, splits, folds)
+        seen = np.isin(next(iter(parts.values())), ("train", "valid"))
+        notes += doubts(file, parts, target, seen)
+        train = divisions.of_split(next(iter(parts.values())), "train", file.path)
+        streams = datasets.pick_streams(file, modalities, train)
+        if not modalities:
+            notes += [
+                f'the stream "{name}" has no rows to train on and is left out'
+                for name in file.streams
+                if name not in streams and file.lengths(name).any()
+            ]
+        return Plan(file.ids, parts, streams, notes)
+
+
 def prepare(
     features: Path,
     label: str | None,
-    modalities: Sequence[str] | None,
-    splits: str,
+    streams: Sequence[str],
+    assigned: Sequence[str],
     config: datasets.DataConfig,
 ) -> Prepared:
     """Read the train and valid clips of a feature file.
@@ -53,44 +106,40 @@ def prepare(
     Args:
         features: The file.
         label: Name of the label; None = the only one.
-        modalities: Streams to use; None = all that are not empty.
-        splits: Name of the split in the file.
+        streams: Streams to use.
+        assigned: (N,) split of each clip.
         config: Cropping.
 
     Raises:
-        UsageError: Unknown label, stream or split.
+        UsageError: Unknown label.
         DataError: A split has no labelled clips.
     """
     with FeatureFile(features) as file:
         target = datasets.pick_label(file, label)
-        names = datasets.pick_streams(file, modalities)
-        assigned, note = datasets.assign_splits(file, splits)
         parts = {}
         for name in ("train", "valid"):
-            wanted = datasets.of_split(assigned, name, file.path)
-            parts[name] = datasets.Dataset(file, target, names, wanted, config)
+            wanted = divisions.of_split(assigned, name, file.path)
+            parts[name] = datasets.Dataset(file, target, streams, wanted, config, name)
             if not len(parts[name]):
                 raise DataError(
                     f"No labelled clip is in the {name} split.", str(features), "Label some clips."
                 )
-        streams = {
+        made = {
             m: {"columns": list(file.streams[m].columns), "attrs": _plain(file.streams[m].attrs)}
-            for m in names
+            for m in streams
         }
         alignment = {}
         if file.alignment != "none":
-            how = streams[names[0]]["attrs"]
+            how = made[streams[0]]["attrs"]
             alignment = {"to": file.alignment, **{k: how.get(k, "") for k in ("aligner", "pool")}}
         spec = datasets.make_spec(file, target, parts["train"])
     normaliser = datasets.Normaliser.fit(parts["train"])
     baseline = baseline_of(target, parts["train"].y)
     for part in parts.values():
         part.normalise(normaliser)
-    notes = [note] if note else []
     return Prepared(
-        target, parts, spec, normaliser, streams, alignment, baseline,
-        notes + _left_out(parts, config),
-    )  # fmt: skip
+        target, parts, spec, normaliser, made, alignment, baseline, _left_out(parts, config)
+    )
 
 
 def _left_out(parts: dict[str, datasets.Dataset], config: datasets.DataConfig) -> list[str]:

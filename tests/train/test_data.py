@@ -4,7 +4,7 @@ import synthetic
 import torch
 
 import mertool
-from mertool import data
+from mertool import data, splits
 from mertool.errors import DataError, UsageError
 from mertool.store import Stream, Writer
 from mertool.types import Clip, Label, Rows
@@ -125,20 +125,20 @@ def test_aligned_streams_share_their_length(tmp_path):
 
 
 def test_splits_of_the_file_are_kept(file):
-    splits, note = data.assign_splits(file)
-    assert splits == file.split() and note == ""
+    assigned, note = splits.assign(file)
+    assert assigned == file.split() and note == ""
 
 
 def test_no_splits_at_all_are_made_by_speaker(tmp_path):
     path = synthetic.write(tmp_path / "x.h5", splits=False)
     with mertool.open(path) as f:
-        splits, note = data.assign_splits(f)
-        again, _ = data.assign_splits(f)
+        assigned, note = splits.assign(f)
+        again, _ = splits.assign(f)
         speakers = f.column("speaker")
-    assert splits == again and "speakers" in note
-    assert set(splits) == {"train", "valid", "test"}
+    assert assigned == again and "speakers" in note
+    assert set(assigned) == {"train", "valid", "test"}
     for speaker in set(speakers):
-        assert len({s for s, p in zip(splits, speakers, strict=True) if p == speaker}) == 1
+        assert len({s for s, p in zip(assigned, speakers, strict=True) if p == speaker}) == 1
 
 
 def test_a_missing_valid_split_is_held_out_of_train_by_speaker(tmp_path):
@@ -148,28 +148,45 @@ def test_a_missing_valid_split_is_held_out_of_train_by_speaker(tmp_path):
             split = "test" if i >= 30 else "train"
             writer.add(Clip(str(i), speaker=f"s{i % 10}", split=split), {})
     with mertool.open(path) as f:
-        splits, note = data.assign_splits(f)
-    assert splits[30:] == ["test"] * 10 and "held out" in note
-    held = {i % 10 for i in range(30) if splits[i] == "valid"}
-    kept = {i % 10 for i in range(30) if splits[i] == "train"}
+        assigned, note = splits.assign(f)
+    assert assigned[30:] == ["test"] * 10 and "held out" in note
+    held = {i % 10 for i in range(30) if assigned[i] == "valid"}
+    kept = {i % 10 for i in range(30) if assigned[i] == "train"}
     assert held and kept and not held & kept
 
 
 def test_too_few_to_split(tmp_path):
     path = synthetic.write(tmp_path / "x.h5", clips=4, splits=False, speakers=2)
     with mertool.open(path) as f, pytest.raises(DataError, match="cannot be divided"):
-        data.assign_splits(f)
+        splits.assign(f)
 
 
 def test_picking_labels_and_streams(file):
+    every = np.ones(len(file), bool)
     with pytest.raises(UsageError, match="which one"):
         data.pick_label(file, None)
     with pytest.raises(UsageError, match='Did you mean "score"'):
         data.pick_label(file, "scores")
     with pytest.raises(UsageError, match='Did you mean "audio"'):
-        data.pick_streams(file, ["adio"])
-    assert set(data.pick_streams(file, None)) == {"text", "audio"}
+        data.pick_streams(file, ["adio"], every)
+    assert set(data.pick_streams(file, None, every)) == {"text", "audio"}
     with pytest.raises(UsageError, match="no split"):
-        data.of_split(["train"], "tset", "x")
+        splits.of_split(["train"], "tset", "x")
     with pytest.raises(DataError, match="No clip"):
-        data.of_split(["train"], "test", "x")
+        splits.of_split(["train"], "test", "x")
+
+
+def test_a_stream_without_training_rows_is_left_out(tmp_path):
+    """As the text of the released ICT-MMMO, which only valid and test clips have."""
+    path = tmp_path / "x.h5"
+    rows = Rows(np.ones((2, 1), np.float32), np.zeros((2, 2)))
+    with Writer(path, {"text": Stream(("p",)), "audio": Stream(("p",))}) as writer:
+        for i in range(9):
+            split = ("train", "valid", "test")[i % 3]
+            both = {"audio": rows} | ({} if split == "train" else {"text": rows})
+            writer.add(Clip(str(i), split=split), both)
+    with mertool.open(path) as f:
+        train = np.array(f.split()) == "train"
+        assert data.pick_streams(f, None, train) == ["audio"]
+        with pytest.raises(DataError, match="no rows to train on"):
+            data.pick_streams(f, ["text"], train)

@@ -24,6 +24,7 @@ def features(tmp_path):
 
 def train(features, out, **options):
     options = {"plugin": "concat", "label": "score", "seeds": 1, "settings": QUICK} | options
+    options.setdefault("singles", False)
     return mertool.train(features, out, **options)
 
 
@@ -50,7 +51,7 @@ def test_run_folder(features, tmp_path):
     report = train(features, run, seeds="1111,1115", command="mertool train ...")
     names = {str(p.relative_to(run)) for p in run.rglob("*") if p.is_file()}
     each = {"model.safetensors", "log.jsonl", "predictions-valid.csv", "best.json"}
-    assert names == {"config.toml", "env.json"} | {
+    assert names == {"config.toml", "env.json", "splits.csv"} | {
         f"seed-{s}/{n}" for s in (1111, 1115) for n in each
     }
     env = json.loads((run / "env.json").read_text())
@@ -64,7 +65,7 @@ def test_run_folder(features, tmp_path):
     mertool.evaluate(run, split="valid")
     metrics = json.loads((run / "metrics.json").read_text())
     assert [o["split"] for o in metrics["openings"]] == ["test", "valid"]
-    assert metrics["splits"]["test"]["clips"] == 12
+    assert metrics["splits"]["test"]["mertool"]["clips"] == 12
     table = (run / "seed-1111" / "predictions-test.csv").read_text().splitlines()
     assert table[0] == "id,score,score_pred" and len(table) == 13
 
@@ -157,7 +158,7 @@ def test_resume_trains_only_what_is_missing(features, tmp_path):
     train(features, run, seeds=1)
     first = (run / "seed-1111" / "model.safetensors").stat().st_mtime_ns
     report = train(features, run, seeds=2, resume=True)
-    assert report.resumed == [1111] and set(report.seeds) == {1111, 1112}
+    assert report.resumed == ["seed-1111"] and set(report.seeds) == {1111, 1112}
     assert (run / "seed-1111" / "model.safetensors").stat().st_mtime_ns == first
     with pytest.raises(OutputError, match="other settings"):
         train(features, run, resume=True, settings=("train.epochs=5",))
