@@ -1,7 +1,8 @@
 """mertool: from raw videos of people speaking to emotion and sentiment scores.
 
-`mertool.open` reads a feature file; `mertool.extract`, `.align`, `.train`, `.evaluate` and
-`.predict` are the stages of the pipeline: each is a package and can be called like a function.
+`mertool.open` reads a feature file; `mertool.extract`, `.align`, `.train`, `.evaluate`,
+`.compare` and `.predict` are the stages of the pipeline: each is a module and can be called like
+a function.
 Nothing heavy is imported before it is used.
 """
 
@@ -27,6 +28,7 @@ __all__ = [
     "Word",
     "__version__",
     "align",
+    "compare",
     "evaluate",
     "extract",
     "hookimpl",
@@ -35,7 +37,7 @@ __all__ = [
     "train",
 ]
 
-_STAGES = ("extract", "align", "train", "evaluate", "predict")
+_STAGES = ("extract", "align", "train", "evaluate", "compare", "predict")
 
 
 def open(path: Any) -> Any:  # noqa: A001  (mertool.open reads as gzip.open does)

@@ -16,7 +16,9 @@ from mertool.errors import MertoolError, did_you_mean
 from mertool.version import __version__
 
 # In the order in which a newcomer needs them. Imported when used, so that help is instant.
-COMMANDS = ("demo", "extract", "align", "train", "evaluate", "predict", "data", "plugins")
+COMMANDS = (
+    "demo", "extract", "align", "train", "evaluate", "compare", "predict", "data", "plugins"
+)  # fmt: skip
 
 # A group called alone shows its help; click before 8.2 does so without an exception.
 _NO_ARGUMENTS = getattr(click.exceptions, "NoArgsIsHelpError", ())
@@ -68,6 +70,7 @@ Start here:
   mertool align feats.h5 -o aligned.h5            one row per spoken word
   mertool train --plugin mcr aligned.h5           five seeds into runs/mcr
   mertool evaluate runs/mcr                       scores on the test split
+  mertool compare runs/concat runs/mcr            whether the second is better
   mertool predict runs/mcr new_clip.mp4           a score for a new clip
 """,
 )
