@@ -126,10 +126,14 @@ def bootstrap_p(draws: np.ndarray) -> float:
 
 
 def spread(each: Sequence[dict[str, float]]) -> tuple[dict[str, float], dict[str, float | None]]:
-    """Mean and sample standard deviation (divisor n - 1; None of one) of every metric."""
+    """Mean and sample standard deviation (divisor n - 1; None of one) of every metric.
+
+    Args:
+        each: One dictionary per seed; None counts as NaN (it is what JSON has in its place).
+    """
     mean, std = {}, {}
     for name in each[0]:
-        values = np.array([values[name] for values in each])
+        values = np.array([values[name] for values in each], np.float64)
         mean[name] = float(values.mean())
         std[name] = float(values.std(ddof=1)) if len(values) > 1 else None
     return mean, std

@@ -1,7 +1,7 @@
 """Training: `mertool.train(features, plugin=...)`.
 
-prepare.py reads the data, loop.py trains one seed, checkpoint.py saves it, folder.py knows the
-run folder.
+settle.py decides the settings, prepare.py reads the data, loop.py trains one model, checkpoint.py
+saves it, folder.py knows the run folder.
 """
 
 from __future__ import annotations
@@ -16,13 +16,11 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from mertool.config import read_toml, resolve, settings_of, to_dict
-from mertool.data import DataConfig
+from mertool.config import read_toml, to_dict
 from mertool.device import pick
-from mertool.errors import MertoolError, PluginError, UsageError
+from mertool.errors import MertoolError, PluginError
 from mertool.files import cannot_write, to_json, write_text
 from mertool.metrics import baseline_prediction, scores
-from mertool.registry import Entry, registry
 from mertool.stage import callable_stage
 from mertool.stats import spread
 from mertool.train import folder as folders
@@ -30,33 +28,9 @@ from mertool.train.checkpoint import Trained, save
 from mertool.train.loop import TrainConfig, Trainer, seed_everything
 from mertool.train.prepare import Prepared, prepare
 from mertool.train.prepare import plan as make_plan
+from mertool.train.settle import SEEDS, RunConfig, parse_seeds, settle
 
-SEEDS = (1111, 1112, 1113, 1114, 1115)
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """What is trained on what.
-
-    Attributes:
-        plugin: The fusion.
-        features: The feature file.
-        label: Label to predict; empty = the only one.
-        modalities: Streams to use; empty = all that are not empty.
-        seeds: One model is trained for each.
-        splits: Name of the split in the file.
-        folds: Number of folds of a cross-validation; 0 = none, one split.
-        singles: Whether the fusion is also trained on each stream alone, for comparison.
-    """
-
-    plugin: str = ""
-    features: str = ""
-    label: str = ""
-    modalities: tuple[str, ...] = ()
-    seeds: tuple[int, ...] = SEEDS
-    splits: str = "default"
-    folds: int = 0
-    singles: bool = True
+__all__ = ["SEEDS", "RunConfig", "TrainReport", "parse_seeds", "run"]
 
 
 @dataclass
@@ -104,24 +78,6 @@ class TrainReport:
             for name, best in self.models.items()
             if name.startswith("seed-")
         }
-
-
-def parse_seeds(text: str | int | Sequence[int]) -> list[int]:
-    """Seeds from "3" (the first three of 1111, 1112, ...) or "1111,1115".
-
-    Raises:
-        UsageError: It is neither.
-    """
-    if isinstance(text, Sequence) and not isinstance(text, str):
-        return list(text)
-    parts = [p.strip() for p in str(text).split(",")]
-    if not all(p.isdigit() for p in parts) or (len(parts) == 1 and int(parts[0]) < 1):
-        raise UsageError(
-            f'"{text}" is no number of seeds.', "--seeds", "Write 5, or a list: 1111,1112"
-        )
-    if len(parts) == 1 and int(parts[0]) < SEEDS[0]:
-        return [SEEDS[0] + i for i in range(int(parts[0]))]
-    return list(dict.fromkeys(int(p) for p in parts))
 
 
 def run(
@@ -183,7 +139,7 @@ def run(
         "modalities": modalities, "seeds": seeds and parse_seeds(seeds), "splits": splits,
         "folds": folds, "singles": singles,
     }  # fmt: skip
-    entry, fusion, configs = _settle(base, arguments, settings)
+    entry, fusion, configs = settle(base, arguments, settings)
     chosen = configs.pop("run")
     where = pick(device)
     features = Path(chosen.features).absolute()  # so that evaluate finds it from any folder
@@ -205,7 +161,9 @@ def run(
             baseline=data.baseline,
         )  # fmt: skip
 
-    first, trained = ready(next(iter(plan.parts)), plan.streams)
+    start = next(iter(plan.parts))
+    first, trained = ready(start, plan.streams)
+    opened = {(start, ""): (first, trained)}
     _build(fusion, trained)  # what cannot be built must fail before anything is written
     report.label = first.label.name
     report.clips = {k: len(v) for k, v in first.parts.items()}
@@ -227,7 +185,9 @@ def run(
         unit="epoch", desc="train", disable=None if progress else True,
     ) as bar:  # fmt: skip
         for fold, only in groups:
-            data, trained = ready(fold, [only] if only else plan.streams)
+            data, trained = opened.pop((fold, only), None) or ready(
+                fold, [only] if only else plan.streams
+            )
             if not only:  # alone, a stream has the same clips
                 report.notes += [f"{fold}: {note}" if fold else note for note in data.notes]
                 constant.append(_constant(data))
@@ -274,52 +234,6 @@ def _can_stand_alone(fusion: Any, trained: Trained, only: str, report: TrainRepo
         report.notes.append(f"the fusion cannot be trained on {only} alone: {error.what}")
         return False
     return True
-
-
-def _settle(
-    base: dict[str, Any], arguments: dict[str, Any], settings: Sequence[str]
-) -> tuple[Entry, Any, dict[str, Any]]:
-    """Find the fusion and settle every setting; arguments win over the config file.
-
-    Args:
-        base: The config file's sections.
-        arguments: Values for its section "run"; None = not given.
-        settings: "section.key=value" strings.
-
-    Returns:
-        The fusion's entry, its class, and the config object of each section.
-
-    Raises:
-        UsageError: No plugin or features, or anything unknown or wrong, all of it at once.
-        PluginError: The fusion is broken.
-    """
-    given = {
-        k: list(v) if isinstance(v, tuple) else v
-        for k, v in arguments.items()
-        if v or isinstance(v, bool)
-    }
-    chosen = given
-    if isinstance(base.get("run", {}), dict):  # anything else is refused below
-        chosen = {**base.get("run", {}), **given}
-        base = {**base, "run": chosen}
-    for needed, hint in (("plugin", "--plugin NAME"), ("features", "mertool train FILE.h5")):
-        if not chosen.get(needed):
-            raise UsageError(f"Training needs {needed}.", "", f"Give {hint}.")
-    if chosen.get("folds") and chosen.get("splits", "default") != "default":
-        raise UsageError(
-            "One split or a cross-validation?",
-            f"splits {chosen['splits']}, folds {chosen['folds']}",
-            "Give --splits NAME or --folds K, not both.",
-        )
-    entry = registry().get("fusion", str(chosen["plugin"]))
-    fusion = registry().load("fusion", entry.name)
-    sections = {
-        "run": RunConfig,
-        "fusion": settings_of(fusion, f'the fusion "{entry.name}"'),
-        "train": TrainConfig,
-        "data": DataConfig,
-    }
-    return entry, fusion, resolve(sections, settings, base)
 
 
 def _build(fusion: Any, trained: Trained) -> torch.nn.Module:

@@ -16,7 +16,7 @@ def test_the_whole_chain_ran(done):
         assert all(file.lengths(s).min() > 0 for s in ("text", "audio", "vision"))
     assert report.scores.clips == 5 and report.scores.split == "test"
     kept = json.loads((out / "run" / "metrics.json").read_text())
-    assert kept["splits"]["test"]["mean"]["mae"] == report.scores.mean["mae"]
+    assert kept["splits"]["test"]["mertool"]["mean"]["mae"] == report.scores.mean["mae"]
     assert all((out / name).exists() for name in ("feats.h5", "aligned.h5", "run"))
     assert [line.split()[2] for line in said if line.startswith("$")] == [
         "extract", "align", "train", "evaluate",

@@ -41,15 +41,22 @@ def named_file(text: str, name: str) -> str:
 
 
 def table(text: str, head: str) -> list[list[str]]:
-    """The rows of the table whose header begins with `head`, as cells."""
-    lines = prose(text).splitlines()
-    (start,) = [i for i, line in enumerate(lines) if line.startswith(f"| {head} |")]
-    rows = []
-    for line in lines[start + 2 :]:
-        if not line.startswith("|"):
-            break
-        rows.append([cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]])
+    """The rows of the only table whose header begins with `head`, as cells."""
+    (rows,) = tables(text, head)
     return rows
+
+
+def tables(text: str, head: str) -> list[list[list[str]]]:
+    """The rows of each table whose header begins with `head`."""
+    lines, found = prose(text).splitlines(), []
+    for start in (i for i, line in enumerate(lines) if line.startswith(f"| {head} |")):
+        rows = []
+        for line in lines[start + 2 :]:
+            if not line.startswith("|"):
+                break
+            rows.append([cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]])
+        found.append(rows)
+    return found
 
 
 def codes(cell: str) -> list[str]:

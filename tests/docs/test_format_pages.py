@@ -151,7 +151,11 @@ def runs(tmp_path_factory):
 
 def test_run_folder(runs):
     listed = set(pages.names(pages.table(pages.read("runs"), "file")))
+    each = [n.removeprefix("seed-S/") for n in listed if n.startswith("seed-S/")]
+    listed.remove("only-STREAM/seed-S/...")
+    listed |= {f"only-STREAM/seed-S/{name}" for name in each}
     files = {p.relative_to(runs["score"]).as_posix() for p in runs["score"].rglob("*.*")}
+    files = {re.sub("only-(text|audio)", "only-STREAM", f) for f in files}
     files = {re.sub(r"seed-\d+", "seed-S", f) for f in files}
     assert {re.sub("-(valid|test)", "-SPLIT", f) for f in files} == listed
     config = tomllib.loads((runs["score"] / "config.toml").read_text())
@@ -170,23 +174,35 @@ def test_env_log_and_metrics(runs):
     assert set(line) == set(pages.names(pages.table(log, "key")))
     metrics = json.loads((run / "metrics.json").read_text())
     listed = re.search(r"adds to `metrics.json`:(.*?)\.$", text, re.DOTALL | re.MULTILINE)
-    assert list(metrics["splits"]["test"]) == pages.codes(listed[1])
+    assert list(metrics["splits"]["test"]["mertool"]) == pages.codes(listed[1])
 
 
 def test_scores_and_prediction_columns(runs):
-    text = pages.read("runs")
-    listed: dict[str, list[str]] = {}
-    last = ""
-    for task, score, _ in pages.table(text, "label | score"):
-        last = task or last
-        listed.setdefault(last, []).extend(pages.codes(score))
-    heads = {r[0]: r[1] for r in pages.table(text, "label | columns")}
+    text = pages.read("metrics")
+    listed = {
+        name: [re.sub("NAME", "high", n) for row in table for n in pages.codes(row[0])]
+        for name, table in (
+            ("regression", pages.table(text, "name | scale")),
+            *zip(("classification", "multilabel"), pages.tables(text, "name | what"), strict=True),
+        )
+    }
+    heads = {r[0]: r[1] for r in pages.table(pages.read("runs"), "label | columns")}
     for label, task in zip(runs, ("regression", "classification", "multilabel"), strict=True):
         metrics = json.loads((runs[label] / "metrics.json").read_text())
-        assert list(metrics["splits"]["test"]["mean"]) == listed[task]
+        printed = metrics["splits"]["test"]["mertool"]["mean"]
+        assert {n for n in printed if not n.endswith(":low")} <= set(listed[task])
         head = (runs[label] / "seed-1111/predictions-test.csv").read_text().splitlines()[0]
         assert head.split(",")[:3] == ["id", label, f"{label}_pred"]
         assert ("NAME=CLASS" in heads[task] or "the same" in heads[task]) == ("=" in head)
+
+
+def test_curves_are_as_the_page_says(runs):
+    mertool.evaluate(runs["score"], device="cpu", split="valid", mask="0:1:0.5")
+    kept = json.loads((runs["score"] / "metrics.json").read_text())
+    (made,) = kept["robustness"]["valid"]["mertool"].values()
+    assert set(made) == set(pages.names(pages.table(pages.read("robustness"), "key")))
+    fills = pages.table(pages.read("robustness"), "in its place")
+    assert set(made["missing"]["text"]) == {row[0] for row in fills}
 
 
 # --- install.md ---
