@@ -1,4 +1,4 @@
-"""mertool's own extractors and aligners, registered as any plugin's are."""
+"""mertool's own extractors, aligners and readers, registered as any plugin's are."""
 
 from __future__ import annotations
 
@@ -41,4 +41,19 @@ def register_aligners(register: Register) -> None:
         "pocketsphinx",
         "mertool.align.sphinx:Pocketsphinx",
         summary="English forced alignment with the packaged acoustic model, offline",
+    )
+
+
+@hookimpl
+def register_readers(register: Register) -> None:
+    """Readers of feature sets of others."""
+    register(
+        "npz",
+        "mertool.readers.npz:Npz",
+        summary="Arrays of features of numpy.savez, by split or flat",
+    )
+    register(
+        "words",
+        "mertool.readers.words:Words",
+        summary="JSON list of transcripts with word times and labels",
     )

@@ -121,13 +121,14 @@ def _features(
     chosen: dict[str, str] = dict.fromkeys(extract.MODALITIES, "none")
     settings = []
     for name, made in trained.streams.items():
-        if name not in chosen or not made["attrs"].get("extractor"):
+        extractor = made["attrs"].get("extractor", "")
+        if name not in chosen or not extractor or extractor.startswith("import:"):
             raise DataError(
                 f'The model\'s stream "{name}" was not extracted by mertool.',
                 "raw media cannot be turned into it",
                 "Predict from a feature file instead.",
             )
-        chosen[name] = made["attrs"]["extractor"]
+        chosen[name] = extractor
         for key, value in json.loads(made["attrs"]["config"]).items():
             # A text stands in a setting as it is, anything else as TOML (which JSON's values are).
             text = value if isinstance(value, str) else json.dumps(value)

@@ -69,16 +69,18 @@ def summary(report: Any) -> str:
     constant = _constant(report)
     rows = []
     for name, mean in report.mean.items():
-        low, high = report.interval.get(name, (None, None))
+        interval = " to ".join(map(common.number, report.interval.get(name, ()))) or "-"
         alone = [common.number(each["mean"][name]) for each in report.singles.values()]
         rows.append(
             [printed(name, report.convention), common.number(mean),
-             common.number(report.std[name]), f"{common.number(low)} {common.number(high)}",
+             common.number(report.std[name]), interval,
              common.number(report.baseline.get(name)), *alone]
         )  # fmt: skip
     header = ["metric", "mean", "sd", "95% interval", constant]
     lines.append(common.table([*header, *(f"{name} alone" for name in report.singles)], rows))
-    if report.interval:
+    if not report.interval:
+        lines.append(f"no interval: all clips are of one {report.unit[:-1]}")
+    else:
         lines.append(
             f"interval: of the mean over seeds, bootstrap over {report.units} {report.unit}"
         )

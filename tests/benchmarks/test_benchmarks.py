@@ -24,7 +24,7 @@ from mertool.types import Clip
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 DEMO = Path(mertool.__file__).parent / "demo" / "clips"
-SCRIPTS = ("extract", "memory", "resume", "speech", "startup")
+SCRIPTS = ("extract", "memory", "resume", "sanity", "speech", "startup")
 
 
 def run(name: str, *args: Any) -> subprocess.CompletedProcess[str]:

@@ -11,7 +11,13 @@ from media_samples import ODD
 from mertool.cli import COMMANDS, cli
 from mertool.manifest import read
 
-PAGES = [[], *([name] for name in COMMANDS), ["data", "info"], ["plugins", "ls"]]
+PAGES = [
+    [],
+    *([name] for name in COMMANDS),
+    ["data", "info"],
+    ["data", "import"],
+    ["plugins", "ls"],
+]
 
 
 def assert_three_lines(err, *parts):

@@ -13,7 +13,7 @@ import typing
 from collections.abc import Iterator
 from typing import Any
 
-from mertool.config import to_dict
+from mertool.config import settings_of, to_dict
 from mertool.data import DataConfig
 from mertool.registry import registry
 from mertool.train import RunConfig
@@ -34,9 +34,9 @@ mertool train --plugin mcr feats.h5 --set train.lr=2e-3 --set fusion.targets=tex
 - `--set` may be given several times. All wrong sections, keys and values are reported together,
   before any work is done.
 - Values are written as in TOML; texts need no quotes. A list is written with commas.
-- `extract` knows the sections of the streams it makes, `align` knows `align`, and `train` knows
-  `run`, `train`, `data` and `fusion`. In a section, the keys are those of the extractor, aligner
-  or fusion that is chosen.
+- `extract` knows the sections of the streams it makes, `align` knows `align`, `data import` knows
+  `reader`, and `train` knows `run`, `train`, `data` and `fusion`. In a section, the keys are those
+  of the extractor, aligner, reader or fusion that is chosen.
 - `train --config FILE` reads these sections of a TOML file, such as the
   `config.toml` of a run; `--set` wins over it.
 - From Python: `mertool.extract(..., settings=["vision.fps=10"])`, and so for `align` and `train`.
@@ -57,6 +57,9 @@ def sections() -> Iterator[tuple[str, str, type]]:
             yield modality, f"`{modality}`: extractor `{name}`", cls.Config
     for name in ours("aligner"):
         yield "align", f"`align`: aligner `{name}`", registry().load("aligner", name).Config
+    for name in ours("reader"):
+        cls = settings_of(registry().load("reader", name), name)
+        yield "reader", f"`reader`: reader `{name}`", cls
     yield "run", "`run`: what is trained on what (its options do the same)", RunConfig
     yield "train", "`train`: how a fusion is trained", TrainConfig
     yield "data", "`data`: how clips become batches", DataConfig

@@ -10,7 +10,7 @@ import pytest
 import settings_page
 
 from mertool.cli import cli, common
-from mertool.config import resolve
+from mertool.config import resolve, settings_of
 from mertool.data import DataConfig
 from mertool.extract import PROFILES
 from mertool.extract.mfcc import Mfcc
@@ -97,6 +97,11 @@ def check(arguments: list[str]) -> None:
         if values["aligner"] in plugins_on_the_page("aligner"):
             return
         sections["align"] = registry().load("aligner", values["aligner"]).Config
+    elif name == "data import":
+        if values["format"] in plugins_on_the_page("reader"):
+            return
+        reader = registry().load("reader", values["format"])
+        sections["reader"] = settings_of(reader, "a reader")
     elif name == "train":
         assert values["plugin"] or values["config"], "train needs --plugin"
         if values["plugin"] is None or values["plugin"] in plugins_on_the_page("fusion"):
@@ -142,6 +147,8 @@ def test_commands_are_found_at_all():
         "train --plugin mrc x",
         "train --plugin mcr x --set fusion.width=5",
         "data infos x",
+        "data import npy x -o y",
+        "data import npz x -o y --set reader.align=none",
     ],
 )
 def test_wrong_commands_are_noticed(wrong):
