@@ -63,7 +63,7 @@ def readable(text: str) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Suggest the known name closest to `name`, or list all of them.
+    """Suggest the known name closest to `name`, and list them (the first twenty).
 
     >>> did_you_mean("mrc", ["mcr", "tmt"])
     'Did you mean "mcr"? Known: mcr, tmt'
@@ -71,4 +71,5 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1)
     hint = f'Did you mean "{close[0]}"? ' if close else ""
-    return f"{hint}Known: {', '.join(known) or 'none'}"
+    more = f" and {len(known) - 20} more" if len(known) > 20 else ""
+    return f"{hint}Known: {', '.join(known[:20]) or 'none'}{more}"

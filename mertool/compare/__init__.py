@@ -11,10 +11,10 @@ import numpy as np
 
 from mertool import stats
 from mertool.compare import joining
+from mertool.compare.systems import System, read
 from mertool.errors import DataError, UsageError, did_you_mean
 from mertool.metrics import LOWER_IS_BETTER, printed, scale_of, scores
 from mertool.stage import callable_stage
-from mertool.compare.systems import System, read
 from mertool.types import Label
 
 

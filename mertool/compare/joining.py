@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from mertool.errors import DataError, did_you_mean
 from mertool.compare.systems import System
+from mertool.errors import DataError, did_you_mean
 from mertool.types import Label
 
 _PREDICTION, _TRUTH = ("pred", "prediction"), "truth"

@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-import h5py
 import numpy as np
 
 from mertool.store import FeatureFile
@@ -84,9 +83,8 @@ def _torn(units: Iterable, assigned: Sequence[str]) -> list:
 
 
 def _overlaps(file: FeatureFile, media: Sequence, assigned: Sequence[str]) -> list[str]:
-    """Clips that overlap an earlier one of another split: "ID (with EARLIER)", sorted."""
-    with h5py.File(file.path, "r") as raw:
-        starts, ends = raw["clips/start"][:], raw["clips/end"][:]
+    """Clips that overlap an earlier one of another split, sorted, each as "ID (with EARLIER)"."""
+    starts, ends = file.spans().T
     ends = np.where(np.isnan(ends), np.inf, ends)  # to the end of the medium
     groups: dict = defaultdict(list)
     for i, (hashed, medium) in enumerate(zip(file.column("sha256"), media, strict=True)):

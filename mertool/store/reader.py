@@ -180,6 +180,11 @@ class FeatureFile:
         """(N,) of a text column of /clips: id, path, source, split, speaker, text, language."""
         return self._strings(f"clips/{name}")
 
+    def spans(self) -> np.ndarray:
+        """(N, 2) start and end of each clip in its medium, seconds; NaN = to the medium's end."""
+        clips = self._file["clips"]
+        return np.stack([clips["start"][:], clips["end"][:]], axis=1)
+
     @property
     def splits(self) -> list[str]:
         """Names of the splits."""

@@ -18,6 +18,7 @@ import synthetic
 import mertool
 from mertool import manifest
 from mertool.media import SUFFIXES
+from mertool.splits.divide import divide
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +116,18 @@ def test_attributes(tmp_path, spoken):
     with h5py.File(synthetic.write(tmp_path / "x.h5")) as file:
         for data in file["clips/labels"].values():
             assert set(data.attrs) == set(rows["`clips/labels/NAME`"])
+
+
+def test_attributes_of_splits(tmp_path):
+    rows = {r[0]: r[1] for r in pages.table(pages.read("feature-file"), "attributes of")}
+    path, found = synthetic.write(tmp_path / "x.h5"), set()
+    divide(path, by="speaker", name="mine")
+    divide(path, protocol="meld/official")
+    with mertool.open(path) as file:
+        assert file.split_attrs("default") == {}
+        for name in ("mine", "official"):
+            found |= set(file.split_attrs(name))
+    assert found == set(pages.codes(rows["`splits/NAME`"]))
 
 
 def test_reading_code_runs(tmp_path, monkeypatch, capsys):
