@@ -86,13 +86,7 @@ def summary(report: Any) -> str:
         )
     lines += [f"{printed(k, report.convention)}: {why}" for k, why in report.reasons.items()]
     if report.folds:
-        body = [
-            [printed(name, report.convention),
-             *(common.spread(made, name) for made in report.folds.values())]
-            for name in report.mean
-        ]  # fmt: skip
-        header = ["metric", *(f"{k}, {made['clips']} clips" for k, made in report.folds.items())]
-        lines.append("\n" + common.table(header, body))
+        lines.append("\n" + _folds(report, constant))
     if report.robustness:
         lines += _robustness(report)
     if report.confusion:
@@ -103,6 +97,24 @@ def summary(report: Any) -> str:
         ]
         lines.append(common.table(["", *report.classes], body))
     return "\n".join(lines)
+
+
+def _folds(report: Any, constant: str) -> str:
+    """Each fold's scores: of the fusion, the constant predictor, each stream alone."""
+    from mertool.metrics import printed
+
+    folds = report.folds.values()
+    body = []
+    for name in report.mean:
+        shown = printed(name, report.convention)
+        body.append([shown, "fusion", *(common.spread(made, name) for made in folds)])
+        said = (common.number(made["baseline"].get(name)) for made in folds)
+        body.append([shown, constant, *said])
+        for only in report.singles:
+            alone = (common.spread(made["singles"][only], name) for made in folds)
+            body.append([shown, f"{only} alone", *alone])
+    header = ["metric", "of", *(f"{k}, {made['clips']} clips" for k, made in report.folds.items())]
+    return common.table(header, body, left=2)
 
 
 def _constant(report: Any) -> str:
@@ -133,13 +145,16 @@ def _robustness(report: Any) -> list[str]:
         lines.append(common.table(header, body))
     fills = [(stream, fill) for stream, each in made["missing"].items() for fill in each]
     body = [
-        [shown, *(common.number(made["missing"][s][f]["mean"][name]) for s, f in fills)]
+        [shown, *(common.number(made["missing"][s][f]["mean"][name]) for s, f in fills),
+         common.number(report.baseline.get(name)),
+         *(common.number(each["mean"][name]) for each in report.singles.values())]
         for name, shown in metrics.items()
-    ]
+    ]  # fmt: skip
     lines.append(
         "\na whole stream missing: zeros or noise in its place, or none (the fusion knows)"
     )
-    lines.append(common.table(["metric", *(f"no {s}, {f}" for s, f in fills)], body))
+    header = ["metric", *(f"no {s}, {f}" for s, f in fills), _constant(report)]
+    lines.append(common.table([*header, *(f"{name} alone" for name in report.singles)], body))
     if (rates[0], rates[-1]) != ("0", "1"):
         lines.append("AUILC is the area over these shares only, and no mean of the curve")
     return lines

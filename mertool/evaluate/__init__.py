@@ -49,7 +49,7 @@ class EvaluateReport:
         interval: {metric: (low, high)}, 95% bootstrap interval of the mean over seeds.
         unit: What the bootstrap draws: "speakers", "recordings" or "clips".
         units: How many there are.
-        folds: {fold: {"clips", "mean", "std"}} in a cross-validation.
+        folds: {fold: {"clips", "mean", "std", "baseline", "singles"}} in a cross-validation.
         baseline: {metric: value} of the constant predictor learnt from the training labels.
         singles: {stream: {"mean", "std"}} of the fusion trained on that stream alone.
         robustness: See `robust.summary`; None where it was not asked for.
@@ -192,24 +192,33 @@ def _score(report: EvaluateReport, pooled: Pooled, scale: str) -> None:
     if first.confusion:
         report.confusion = np.sum([r.confusion for r in results.values()], axis=0).tolist()
         report.classes = list(first.classes)
-    try:
-        report.baseline = score(pooled.y, pooled.baseline).values
-    except DataError as error:  # a convention may refuse what a constant predictor says
-        report.notes.append(f"the constant predictor has no score: {error.what}")
-    for only, made in pooled.pred.items():
-        if only:
-            each = [score(pooled.y, pred).values for pred in made[""].values()]
-            report.singles[only] = dict(zip(("mean", "std"), stats.spread(each), strict=True))
+
+    def beside(mine: np.ndarray) -> tuple[dict[str, float], dict[str, dict[str, Any]]]:
+        """The constant predictor and each stream alone on some of the clips."""
+        constant: dict[str, float] = {}
+        try:
+            constant = score(pooled.y[mine], pooled.baseline[mine]).values
+        except DataError as error:  # a convention may refuse what a constant predictor says
+            report.notes.append(f"the constant predictor has no score: {error.what}")
+        return constant, {
+            only: mean_and_std(made[""], mine) for only, made in pooled.pred.items() if only
+        }
+
+    def mean_and_std(seeds: dict[int, np.ndarray], mine: np.ndarray) -> dict[str, Any]:
+        each = [score(pooled.y[mine], pred[mine]).values for pred in seeds.values()]
+        return dict(zip(("mean", "std"), stats.spread(each), strict=True))
+
+    report.baseline, report.singles = beside(np.ones(len(pooled.ids), bool))
     folds = np.array(pooled.folds)
     for fold in dict.fromkeys(f for f in pooled.folds if f):
         mine = folds == fold
         try:
-            each = [score(pooled.y[mine], pred[mine]).values for pred in fusion.values()]
+            made = {"clips": int(mine.sum()), **mean_and_std(fusion, mine)}
+            made["baseline"], made["singles"] = beside(mine)
         except DataError as error:
             report.notes.append(f"{fold} has no score of its own: {error.what}")
             continue
-        mean, std = stats.spread(each)
-        report.folds[fold] = {"clips": int(mine.sum()), "mean": mean, "std": std}
+        report.folds[fold] = made
 
     def resampled(chosen: np.ndarray) -> dict[str, float]:
         try:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from mertool.errors import DataError
-from mertool.splits import assign, by_units
+from mertool.splits import assign, by_units, units_of
 from mertool.splits.leakage import leaks, same_text
 from mertool.store import FeatureFile, is_missing
 from mertool.types import Label
@@ -34,8 +34,10 @@ def parts(file: FeatureFile, splits: str, folds: int) -> tuple[dict[str, list[st
         return {"": assigned}, [note] if note else []
     stored = [name for name in file.splits if re.fullmatch(r"fold-\d+", name)]
     if not stored:
-        note = f"the file has no folds: its speakers are dealt into {folds}, by hash"
-        return by_units(file, folds), [note]
+        kind = units_of(file)[1]
+        return by_units(file, folds), [
+            f"the file has no folds: its {kind} are dealt into {folds}, by hash"
+        ]
     names = [f"fold-{k}" for k in range(folds)]
     if set(stored) != set(names):
         raise DataError(

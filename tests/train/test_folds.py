@@ -68,6 +68,7 @@ def test_pooled_scores_are_those_of_all_predictions_together(features, tmp_path)
         ]
         gaps = [abs(float(row["score"]) - float(row["score_pred"])) for row in rows]
         assert report.seeds[seed]["mae"] == pytest.approx(np.mean(gaps), abs=1e-6)
+    assert report.folds["fold-1"]["baseline"]["mae"] > 0 and not report.folds["fold-1"]["singles"]
     # The mean over folds is another number than the pooled one where folds differ in size.
     sizes = np.array([made["clips"] for made in report.folds.values()])
     each = np.array([made["mean"]["mae"] for made in report.folds.values()])
