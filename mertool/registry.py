@@ -12,7 +12,7 @@ from typing import Any
 import pluggy
 
 from mertool import hookspecs
-from mertool.errors import PluginError, UsageError, did_you_mean
+from mertool.errors import PluginError, UsageError, did_you_mean, one_line
 
 GROUP = "mertool"
 HOOKS = {
@@ -87,7 +87,7 @@ class Registry:
             # An unknown hook name is a typo or a plugin for another version: say so.
             for caller in self._manager.get_hookcallers(plugin) or []:
                 if caller.name not in HOOKS.values():
-                    raise PluginError(f"unknown hook {caller.name}", owner)
+                    raise PluginError(f"unknown hook {caller.name}")
             for kind, hook in HOOKS.items():
                 for impl in getattr(self._manager.hook, hook).get_hookimpls():
                     if impl.plugin is plugin:
@@ -95,7 +95,7 @@ class Registry:
         except Exception as error:  # any failure of foreign code is that plugin's, not ours
             if self._manager.has_plugin(owner):
                 self._manager.unregister(name=owner)
-            self.broken.append(Broken(owner, f"{type(error).__name__}: {error}"))
+            self.broken.append(Broken(owner, one_line(error)))
             return
         for entry in found:
             self.entries.setdefault((entry.kind, entry.name), []).append(entry)

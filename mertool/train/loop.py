@@ -127,7 +127,7 @@ def checked(output: FusionOutput, batch: Batch, spec: DataSpec) -> FusionOutput:
         raise PluginError(
             f"The fusion's pred has shape {tuple(output.pred.shape)}, not (B, K) = {expected}.",
             "",
-            "The contract is in docs/plugins.md.",
+            "The contract is in docs/plugin-reference.md.",
         )
     return output
 

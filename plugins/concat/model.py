@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from mertool.nn import masked_mean  # over the real steps; zeros where a clip has none
 from mertool.types import Batch, DataSpec, FusionOutput
 
 
@@ -55,9 +56,3 @@ class Concat(nn.Module):
         features = {**pooled, "fused": hidden} if batch.record else {}
         # The host adds the task loss; a method with extra loss terms returns them in `losses`.
         return FusionOutput(pred, losses={}, features=features)
-
-
-def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the real steps: (B, T, D), (B, T) -> (B, D); zeros where a clip has none."""
-    total = x.masked_fill(~mask.unsqueeze(-1), 0.0).sum(dim=1)
-    return total / mask.sum(dim=1, keepdim=True).clamp(min=1)

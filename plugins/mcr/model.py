@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from mertool.errors import UsageError, did_you_mean
+from mertool.nn import masked_mean, sinusoidal, zero_padding
 from mertool.types import Batch, DataSpec, FusionOutput
 
 from .config import MCRConfig
-from .layers import EncoderLayer, feed_forward, masked_mean, sinusoids, zero_padding
+from .layers import EncoderLayer, feed_forward
 from .units import CMU, SCU, SelectiveMemory, SourceGate
 
 
@@ -180,7 +181,7 @@ class MCR(nn.Module):
             for m in streams
         )
         for k, length in enumerate(self.lengths.values()):
-            self.register_buffer(f"positions_{k}", sinusoids(length, d), persistent=False)
+            self.register_buffer(f"positions_{k}", sinusoidal(length, d), persistent=False)
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(
             nn.ModuleList(

@@ -12,14 +12,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .layers import (
-    FeedForward,
-    MultiHeadAttention,
-    attend,
-    feed_forward,
-    masked_softmax,
-    zero_padding,
-)
+from mertool.nn import Attention, zero_padding
+
+from .layers import FeedForward, attend, feed_forward, masked_softmax
 
 
 class CMU(nn.Module):
@@ -150,8 +145,9 @@ class SCU(nn.Module):
         super().__init__()
         self.norm_t = nn.LayerNorm(d)
         self.norm_ds = nn.LayerNorm(d)
-        self.cross_attention = MultiHeadAttention(d, heads)
-        self.self_attention = MultiHeadAttention(d, heads)
+        # No projection has a bias, as printed; a key bias could not change a softmax anyway.
+        self.cross_attention = Attention(d, heads, bias=False)
+        self.self_attention = Attention(d, heads, bias=False)
         self.dropout = nn.Dropout(dropout)
         self.attention_layer = None
         if attention_layer != "none":
@@ -177,7 +173,7 @@ class SCU(nn.Module):
         """
         target = self.norm_t(Z_t)
         Z_cross, to_sources = self.cross_attention(
-            self.norm_ds(Z_ds), target, mask_ds, record
+            target, self.norm_ds(Z_ds), mask_ds, record
         )  # eq. 7
         Z_self, to_itself = self.self_attention(target, target, mask_t, record)  # eq. 8
         # Padded steps must not reach the flattened sum of eq. 9.

@@ -24,7 +24,11 @@ from mertool.types import Clip
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 DEMO = Path(mertool.__file__).parent / "demo" / "clips"
-SCRIPTS = ("extract", "memory", "resume", "robustness", "sanity", "speech", "startup")
+SCRIPTS = (
+    "complexity", "extract", "memory", "resume", "robustness", "sanity", "speech", "startup",
+    "tutorial",
+)  # fmt: skip
+NO_DATA = {"complexity", "startup"}  # need none
 
 
 def run(name: str, *args: Any) -> subprocess.CompletedProcess[str]:
@@ -77,7 +81,7 @@ def test_help(name):
     assert all(option in done.stdout for option in ("--data", "--json", "--check", "Target:"))
 
 
-@pytest.mark.parametrize("name", sorted(set(SCRIPTS) - {"startup"}))
+@pytest.mark.parametrize("name", sorted(set(SCRIPTS) - NO_DATA))
 def test_missing_data(name, tmp_path):
     done = run(name, "--data", tmp_path / "nowhere")
     assert done.returncode == 2
@@ -110,6 +114,87 @@ def test_startup_check(script):
     assert startup.misses(good) == []
     assert "torch" in startup.misses({**good, "heavy": ["numpy", "torch"]})[0]
     assert "0.50 s" in startup.misses({**good, "median": {"mertool --help": 0.5}})[0]
+
+
+def complexity_result(complexity: ModuleType) -> dict[str, Any]:
+    hand = complexity.by_hand()
+    measured = {
+        "parameters": 2_571_551, "macs_modules": hand["macs_modules"],
+        "macs_all": hand["macs_all"], "macs_counter": hand["macs_all_without_attention"],
+        "forward_ms": 1.25, "training_ms": 4.5, "forward_mb": 2.75, "training_mb": 12345.6,
+        "repeats": (3, 3),
+    }  # fmt: skip
+    return {
+        "batch": 16, "device": "cpu", "threads": 2,
+        "tables": [{
+            "streams": {"text": (768, 50)}, "fusions": {"a": measured, "b": dict(measured)},
+        }],
+        "mult": {
+            **complexity.MULT, "measured": dict(measured), "by_hand": hand,
+            "counter_sees_fused_attention": False,
+        },
+    }  # fmt: skip
+
+
+def test_complexity_check(script):
+    complexity = script("complexity")
+    good = complexity_result(complexity)
+    assert complexity.misses(good) == []
+    text = "\n".join(complexity.lines(good))
+    assert "16 clips of text=768x50, cpu, 2 threads" in text
+    assert "2,571,551    1,900.5  2,505.0    2,426.4" in text and "12,345.6" in text
+    assert "1,905,376,000" in text  # 1.91 G, as published
+    assert complexity.key_figure(good) == (
+        "mult as published has 2,571,551 parameters and 1.900 G multiply-accumulates by module "
+        "calls, 2.426 G by torch's flop counter, 2.505 G in all"
+    )
+    for key, off, told in (
+        ("parameters", 1, ["mult has 2,571,552 parameters, not 2,571,551"]),
+        ("macs_all", 1, ["mult: macs_all 2,505,030,401, by hand 2,505,030,400"]),
+        ("macs_modules", 1, ["mult: macs_modules 1,900,460,801, by hand 1,900,460,800"]),
+        (
+            "macs_counter", 30_000_000,
+            [
+                "mult: macs_counter 2,456,387,200, by hand 2,426,387,200",
+                "mult: macs_counter 2.456 G, published 2.4 G",
+            ],
+        ),
+    ):  # fmt: skip
+        bad = copy.deepcopy(good)
+        bad["mult"]["measured"][key] += off
+        assert complexity.misses(bad) == told
+    # A torch whose counter knows the fused attention of a CPU.
+    bad = copy.deepcopy(good)
+    bad["mult"]["counter_sees_fused_attention"] = True
+    assert "by hand 2,505,030,400" in complexity.misses(bad)[0]
+    # A fusion that fails is told, and the others are there.
+    bad = copy.deepcopy(good)
+    bad["tables"][0]["fusions"]["b"] = {"error": "ValueError: no"}
+    assert complexity.misses(bad) == ["b: ValueError: no"]
+    assert "b: ValueError: no" in complexity.lines(bad) and len(complexity.lines(bad)) == 6
+    bad["mult"]["measured"] = {"error": "no such fusion"}
+    assert complexity.misses(bad) == ["b: ValueError: no", "mult: no such fusion"]
+    assert "no such fusion" in complexity.key_figure(bad)
+
+
+def test_complexity_options(script):
+    complexity = script("complexity")
+    assert complexity.shapes(" text=768x50,audio=5x375") == {"text": (768, 50), "audio": (5, 375)}
+    for wrong in ("text", "text=7", "text=x5", "=3x4", "text=0x5", "a=1x2,a=1x2", "a=1x2,"):
+        with pytest.raises(argparse.ArgumentTypeError):
+            complexity.shapes(wrong)
+    for options in (("--streams", "text=7"), ("--batch", "0"), ("--plugin", "mlt")):
+        done = run("complexity", *options)
+        assert done.returncode == 2 and not done.stdout
+        assert options[1] in done.stderr
+
+
+def test_complexity_goes_on_after_a_failure(script):
+    complexity = script("complexity")
+    streams = {"text": (3, 4), "audio": (2, 5)}
+    assert complexity.measure("concat", streams, batch=2)["parameters"] > 0
+    told = complexity.measure("concat", streams, batch=2, settings=["fusion.no=1"])
+    assert told.keys() == {"error"} and "fusion.no" in told["error"]
 
 
 def test_finish(script, capsys, monkeypatch):
@@ -493,6 +578,113 @@ def test_robustness_areas(script):
     rates = [i / 10 for i in range(11)]
     assert robustness.constant(rates, 1.36) == pytest.approx(1.36)
     assert robustness.constant(rates, None) == robustness.constant(rates, float("nan")) == 0.0
+
+
+@pytest.mark.slow
+def test_complexity_runs():
+    quick = ["--plugin", "concat", "--plugin", "mult", "--batch", 2]
+    small = ["--streams", "text=9x8,audio=3x20", "--streams", "face=4x6"]
+    done = run("complexity", *quick, *small, "--json", "--check")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert [list(t["fusions"]) for t in result["tables"]] == [["concat", "mult"]] * 2
+    assert [t["streams"] for t in result["tables"]] == [
+        {"text": [9, 8], "audio": [3, 20]}, {"face": [4, 6]},
+    ]  # fmt: skip
+    for made in result["tables"]:
+        assert all(m["training_ms"] > 0 for m in made["fusions"].values())
+    assert "2,571,551" in result["key_figure"] and list(result)[-1] == "key_figure"
+
+
+PAGE = """
+```python
+# a/b.py
+x = 1
+y = 2
+```
+
+```sh
+ls a               # prints b.py
+ls nothing \\
+  more            # fails
+```
+
+```text
+b.py  and  more
+```
+
+```diff
+--- a/b.py
++++ a/b.py
+ x = 1
+-y = 2
++y = 3
+```
+
+```toml
+not = "followed"
+```
+"""
+
+
+def test_tutorial_reads_a_page(script):
+    tutorial = script("tutorial")
+    write, first, second, change = tutorial.steps(PAGE)
+    assert (write.what, write.name, write.text) == ("write", "a/b.py", "x = 1\ny = 2\n")
+    assert (first.name, first.fails, first.shown) == ("ls a", False, ())
+    assert second.name.split() == ["ls", "nothing", "more"] and second.fails
+    assert second.shown == ("b.py  and  more",)
+    assert (change.what, change.name) == ("change", "a/b.py")
+    assert change.text == " x = 1\n-y = 2\n+y = 3\n"
+
+
+def test_tutorial_follows_a_page(script, tmp_path):
+    tutorial = script("tutorial")
+    write, first, second, change = tutorial.steps(PAGE)
+    assert "no such file" in tutorial.write(write, tmp_path)  # nothing has made it
+    (tmp_path / "a").mkdir()
+    path = tmp_path / "a" / "b.py"
+    path.write_text("old")
+    assert tutorial.write(write, tmp_path) == "" and path.read_text() == "x = 1\ny = 2\n"
+    assert tutorial.write(change, tmp_path) == "" and path.read_text() == "x = 1\ny = 3\n"
+    assert "there 0 times" in tutorial.write(change, tmp_path)
+    variables = {"PATH": "/usr/bin:/bin"}
+    assert tutorial.command(first, tmp_path, variables, None) == ""
+    first.shown = (" b.py ",)
+    assert tutorial.command(first, tmp_path, variables, None) == ""
+    first.shown = ("c.py",)
+    assert tutorial.command(first, tmp_path, variables, None) == "does not print: c.py"
+    first.fails = True
+    assert "exit code 0, not 1" in tutorial.command(first, tmp_path, variables, None)
+
+
+def test_tutorial_check(script):
+    tutorial = script("tutorial")
+    step = {"step": "mertool demo", "seconds": 1.25, "wrong": ""}
+    good = {"clips": 6, "steps": [step, {**step, "step": "b"}], "left": 0, "seconds": 2.5}
+    assert tutorial.misses(good) == []
+    assert tutorial.lines(good)[0] == "   1.2 s  mertool demo"
+    assert tutorial.key_figure(good) == (
+        "2 of 2 steps of docs/plugins.md as it says, with 6 clips, in 2 s"
+    )
+    bad = {**good, "steps": [{**step, "wrong": "exit code 1, not 0"}], "left": 1}
+    assert tutorial.misses(bad) == ["mertool demo: exit code 1, not 0", "1 steps not made"]
+    assert tutorial.key_figure(bad).startswith("0 of 2 steps")
+    assert tutorial.misses({**good, "steps": []}) == ["the page tells to do nothing"]
+
+
+@pytest.mark.slow
+def test_tutorial_runs(tmp_path):
+    data = clips(tmp_path / "data", 6)
+    manifest = (data / "manifest.csv").read_text(encoding="utf-8").splitlines()
+    # With one label, as the demo's.
+    (data / "manifest.csv").write_text("\n".join(row.rpartition(",")[0] for row in manifest))
+    done = run("tutorial", "--data", data, "--json", "--check")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["clips"] == 6 and result["left"] == 0
+    names = [s["step"] for s in result["steps"]]
+    assert "pip install -e attend" in names and "mertool plugins check timbre" in names
 
 
 @pytest.mark.slow

@@ -17,6 +17,8 @@ PAGES = [
     ["data", "info"],
     ["data", "import"],
     ["plugins", "ls"],
+    ["plugins", "check"],
+    ["plugins", "new"],
 ]
 
 

@@ -651,7 +651,8 @@ def test_a_reader_that_changes_its_mind(toy, tmp_path, monkeypatch):
 
 
 def test_the_reader_of_the_plugin_page(install, tmp_path):
-    page = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
+    folder = Path(__file__).parents[2] / "docs"
+    page = (folder / "plugin-reference.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"^```python\n(# csvrows.py\n.*?)^```$", page, re.MULTILINE | re.DOTALL)
     install("csvrows", code)
     (tmp_path / "e.csv").write_text("id,split,emotion,f0,energy\na,train,sad,1,2\nb,dev,glad,0,0\n")

@@ -10,7 +10,7 @@ import inspect
 import re
 import sys
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from mertool.config import settings_of, to_dict
@@ -127,10 +127,21 @@ def table(section: str, cls: type) -> str:
     return "\n".join(lines) + "\n"
 
 
+def contents(titles: Iterable[str]) -> str:
+    """Links to all tables, a line for each section."""
+    lines: dict[str, list[str]] = {}
+    for title in titles:
+        section, *name = re.findall("`(.+?)`", title)
+        anchor = re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+        lines.setdefault(section, []).append(f"[{name[0] if name else section}](#{anchor})")
+    return "".join(f"- `{s}`: {', '.join(links)}\n" for s, links in lines.items())
+
+
 def page() -> str:
     """The whole page."""
-    parts = [INTRO]
-    for section, title, cls in sections():
+    found = list(sections())
+    parts = [INTRO, contents(title for _, title, _ in found)]
+    for section, title, cls in found:
         parts.append(f"## {title}\n\n{table(section, cls)}")
     return "\n".join(parts)
 

@@ -72,12 +72,29 @@ def parse(arguments: list[str]) -> tuple[str, dict]:
 
 
 def plugins_on_the_page(kind: str) -> set[str]:
-    """Names that the examples of docs/plugins.md register; installed by no one here."""
-    found = re.findall(
-        rf"def register_{kind}s\(register\):\s+register\(\s*\"(\w+)\"", pages.read("plugins")
-    )
+    """Names that the pages on plugins register or begin; installed by no one here."""
+    text = pages.read("plugins") + pages.read("plugin-reference")
+    found = set(re.findall(rf"def register_{kind}s\(register\):\s+register\(\s*\"(\w+)\"", text))
+    for arguments in pages.commands(text):
+        if arguments[:2] == ["plugins", "new"]:
+            values = parse(arguments)[1]
+            found |= {values["name"]} if values["kind"] == kind else set()
     assert found
-    return set(found)
+    return found
+
+
+SECTIONS = {"fusion": "fusion", "aligner": "align", "reader": "reader"}  # else its modality
+
+
+def check_plugin(name: str, settings: tuple[str, ...]) -> None:
+    """Refuse what `plugins check NAME --set ...` would refuse."""
+    if any(name in plugins_on_the_page(k) for k in ("fusion", "extractor", "aligner", "reader")):
+        return
+    entries = [registry().get(*key) for key in registry().entries if key[1] == name]
+    assert entries, f"no plugin named {name}"
+    for entry in entries:
+        section = SECTIONS.get(entry.kind) or entry.facts["modality"]
+        resolve({section: settings_of(registry().load(entry.kind, name), name)}, settings)
 
 
 def check(arguments: list[str]) -> None:
@@ -108,6 +125,11 @@ def check(arguments: list[str]) -> None:
             return
         sections = {"train": TrainConfig, "data": DataConfig}
         sections["fusion"] = registry().load("fusion", values["plugin"]).Config
+    elif name == "plugins check":
+        assert bool(values["names"]) != values["everything"], "plugins, or --all"
+        for plugin in values["names"] or registry().names("fusion"):
+            check_plugin(plugin, values["settings"])
+        return
     resolve(sections, values.get("settings", ()))
 
 
@@ -147,12 +169,18 @@ def test_commands_are_found_at_all():
         "train --plugin mrc x",
         "train --plugin mcr x --set fusion.width=5",
         "data infos x",
+        "plugins check mrc",
+        "plugins check concat --set fusion.width=5",
+        "plugins check",
+        "plugins new",
         "data import npy x -o y",
         "data import npz x -o y --set reader.align=none",
     ],
 )
 def test_wrong_commands_are_noticed(wrong):
-    with pytest.raises(Exception, match=r"(?i)no such|no command|no \w+ named|missing|wrong"):
+    with pytest.raises(
+        Exception, match=r"(?i)no such|no command|no \w+ named|missing|wrong|or --all"
+    ):
         check(wrong.split())
 
 
