@@ -25,10 +25,10 @@ from mertool.types import Clip
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 DEMO = Path(mertool.__file__).parent / "demo" / "clips"
 SCRIPTS = (
-    "complexity", "extract", "memory", "resume", "robustness", "sanity", "speech", "startup",
-    "tutorial",
+    "complexity", "extract", "interaction", "memory", "resume", "robustness", "sanity", "speech",
+    "startup", "tutorial",
 )  # fmt: skip
-NO_DATA = {"complexity", "startup"}  # need none
+NO_DATA = {"complexity", "interaction", "startup"}  # need none
 
 
 def run(name: str, *args: Any) -> subprocess.CompletedProcess[str]:
@@ -793,3 +793,24 @@ def test_robustness_runs(tmp_path):
             curve = made["curves"]["all streams"]["mae"]
             area = sum((a + b) / 2 * 0.1 for a, b in zip(curve, curve[1:], strict=False))
             assert made["auilc"]["all streams"]["mean"]["mae"] == pytest.approx(area)
+
+
+def test_interaction_check(script):
+    interaction = script("interaction")
+    alone = {name: {"mean": {"mae": 0.9}} for name in ("text", "audio")}
+    made = {"mean": {"mae": 0.1}, "singles": alone, "baseline": {"mae": 1.0}}
+    result = {"fusions": {"good": made, "late": {**made, "mean": {"mae": 1.1}}}}
+    assert interaction.misses(result) == []  # late cannot, by design
+    assert interaction.key_figure(result).endswith("1 of 1")
+    result["fusions"]["bad"] = {**made, "mean": {"mae": 0.95}}
+    assert [m.split(":")[0] for m in interaction.misses(result)] == ["bad", "bad"]
+    assert interaction.key_figure(result).endswith("1 of 2")
+
+
+@pytest.mark.slow
+def test_interaction_runs():
+    done = run("interaction", "--plugin", "lmf", "--seeds", 1, "--set", "train.lr=5e-3", "--json",
+               "--check")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert set(result["fusions"]["lmf"]["singles"]) == {"text", "audio", "vision"}

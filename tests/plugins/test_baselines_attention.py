@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import combinations
 from pathlib import Path
 
-import interaction
 import numpy as np
 import pytest
 import torch
@@ -19,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import mertool
 from mertool import nn as blocks
-from mertool.testing import check_fusion, failed
+from mertool.testing import check_fusion, failed, interaction
 from mertool.types import Batch, DataSpec
 
 MODELS = {

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from dataclasses import asdict
 
-import interaction
 import numpy as np
 import pytest
 import torch
@@ -21,7 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import mertool
 from mertool.nn import common_steps, resample
 from mertool.registry import registry
-from mertool.testing import check_fusion, failed
+from mertool.testing import check_fusion, failed, interaction
 from mertool.types import Batch, DataSpec
 
 STREAMS = {"text": (6, 5), "audio": (3, 7), "gaze.left": (2, 4)}

@@ -1,12 +1,12 @@
-"""A feature file whose label needs two modalities together, for tests of fusion methods.
+"""A feature file whose label needs two modalities together: can a fusion do more than add?
 
 Each clip has a hidden sign in text and another in audio; its label is their product. Text alone and
 audio alone say nothing about it: the four pairs of signs occur equally often (per speaker, where
 `clips` is a multiple of 40), so that within each sign of one stream the label is +1 as often as -1.
 No sum of one function per stream fits it either. Vision is noise.
 
-    path = interaction.write(tmp_path / "x.h5")
-    mertool.train(path, tmp_path / "run", plugin=NAME)     # the only label is "score"
+    path = interaction.write("x.h5")
+    mertool.train(path, "run", plugin=NAME)     # the only label is "score"
 """
 
 from __future__ import annotations
