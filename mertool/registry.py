@@ -117,7 +117,7 @@ class Registry:
         """
         entries = self.entries.get((kind, name))
         if not entries:
-            broken = f" Broken plugins: {len(self.broken)}." if self.broken else ""
+            broken = f"; {len(self.broken)} broken" if self.broken else ""
             raise UsageError(
                 f'There is no {kind} named "{name}".',
                 did_you_mean(name, self.names(kind)) + broken,

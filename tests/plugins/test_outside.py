@@ -296,7 +296,7 @@ def test_every_other_command_goes_on(site, work, tmp_path):
     # What needs it says so.
     for command in (("evaluate", "runs/peaks"), ("data", "import", "lines", "x", "-o", "y.h5")):
         error = run(*command, code=2).stderr
-        assert "Broken plugins: 1." in error and len(error.splitlines()) == 3, command
+        assert "; 1 broken" in error and len(error.splitlines()) == 3, command
 
 
 def test_what_is_wrong_behind_the_registration_is_found_by_the_checks(site, work, tmp_path):
