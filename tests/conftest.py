@@ -24,3 +24,10 @@ def shared() -> Path:
             pytest.fail(f"no shared data at {folder}: tests that need them may not skip here")
         pytest.skip("no shared data: set MERTOOL_SHARED to its folder")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Intervals from 100 draws, not 1000: most tests that evaluate look at something else."""
+    if "mertool.evaluate" in sys.modules:
+        monkeypatch.setattr("mertool.evaluate.DRAWS", 100)

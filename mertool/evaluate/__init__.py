@@ -31,6 +31,8 @@ from mertool.types import Label
 
 __all__ = ["EvaluateReport", "open_data", "run"]
 
+DRAWS = 1000  # of the bootstrap
+
 
 @dataclass
 class EvaluateReport:
@@ -230,7 +232,7 @@ def _score(report: EvaluateReport, pooled: Pooled, scale: str) -> None:
     report.unit = pooled.units[0].split(" ")[0] + "s"
     report.units = len(set(pooled.units))
     if report.units > 1:
-        draws = stats.bootstrap(resampled, pooled.units)
+        draws = stats.bootstrap(resampled, pooled.units, DRAWS)
         report.interval = {name: stats.interval(values) for name, values in draws.items()}
 
 

@@ -131,7 +131,16 @@ def test_correlation_of_what_differs_by_rounding_alone_is_none():
     assert robust.without_nan(values, pred) == values
 
 
-@pytest.mark.parametrize("plugin", registry().names("fusion"))
+QUICK = ("concat", "mcr", "transformer")  # of any length, and two of fixed length
+
+
+@pytest.mark.parametrize(
+    "plugin",
+    [
+        name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
+        for name in registry().names("fusion")
+    ],
+)
 def test_curves_of_every_plugin(plugin, tmp_path):
     features = synthetic.write(tmp_path / "x.h5")
     run = tmp_path / "run"
