@@ -80,9 +80,7 @@ def run(
                 mine = [t for t, model in zip(trained, fusion, strict=True) if model.fold == fold]
                 # The seeds of a fold share streams and normaliser.
                 data = open_data(file, mine[0], np.ones(len(file), bool), labelled=False)
-                preds += [
-                    predict_all(t.model, data, t.facts, t.spec, where).numpy() for t in mine
-                ]
+                preds += [predict_all(t.model, data, t.facts, t.spec, where).numpy() for t in mine]
     blank = dict(zip(data.ids, data.blank, strict=True))
     rows = prediction_rows(trained[0].label, data.ids, None, np.mean(preds, axis=0))
     for name in (name for name, empty in blank.items() if empty):

@@ -42,13 +42,7 @@ def info(features: str, as_json: bool) -> None:
     ]  # fmt: skip
     header = ["stream", "extractor", "columns", "rows", "median/clip", "longest", "empty clips"]
     click.echo("\n" + common.table(header, rows))
-    if content["labels"]:
-        rows = [
-            [name, label["task"], ", ".join(label["classes"])
-             or "{:g} to {:g}".format(*label["range"]), label["missing"]]
-            for name, label in content["labels"].items()
-        ]  # fmt: skip
-        click.echo("\n" + common.table(["label", "task", "values", "missing"], rows))
+    _show_labels(content["labels"])
     if content["failures"]:
         rows = [[f["id"], f["stage"], f["error"]] for f in content["failures"]]
         click.echo("\n" + common.table(["failed clip", "stage", "error"], rows, left=3))
@@ -101,12 +95,17 @@ def import_(
         ]
         header = ["stream", "columns", "rows", "median/clip", "longest", "empty clips"]
         click.echo("\n" + common.table(header, rows))
-    if report.labels:
-        rows = [
-            [name, label["task"], ", ".join(label["classes"])
-             or "{:g} to {:g}".format(*label["range"]), label["missing"]]
-            for name, label in report.labels.items()
-        ]  # fmt: skip
+    _show_labels(report.labels)
+
+
+def _show_labels(labels: dict[str, dict[str, Any]]) -> None:
+    """A table of `FeatureFile.info`'s labels, where there are any."""
+    rows = [
+        [name, label["task"], ", ".join(label["classes"])
+         or "{:g} to {:g}".format(*label["range"]), label["missing"]]
+        for name, label in labels.items()
+    ]  # fmt: skip
+    if rows:
         click.echo("\n" + common.table(["label", "task", "values", "missing"], rows))
 
 

@@ -161,10 +161,8 @@ def run(
             report.notes += [
                 f"{name}: no {m}: {why}" for m, why in result.reasons.items() if m in chosen
             ]
-        for m in chosen:
-            values = np.array([s[m] for s in row.seeds.values()])
-            row.mean[m] = float(values.mean())
-            row.sd[m] = float(values.std(ddof=1)) if len(values) > 1 else float("nan")
+        row.mean, deviation = stats.spread(list(row.seeds.values()))
+        row.sd = {m: float("nan") if sd is None else sd for m, sd in deviation.items()}
         return row
 
     report.rows = [

@@ -58,11 +58,8 @@ def assign(file: FeatureFile, name: str = "default") -> tuple[list[str], str]:
         ranked = _ranked(units)
         if len(ranked) < 3:
             raise _too_few(len(ranked), kind, "train, valid and test", file)
-        held = _share(len(ranked))
-        place = dict.fromkeys(ranked[:held], "test")
-        place |= dict.fromkeys(ranked[held : 2 * held], "valid")
-        splits = [place.get(u, "train") for u in units]
-        return splits, f"the file has no splits: 15% of the {kind} are test, 15% valid, by hash"
+        note = f"the file has no splits: 15% of the {kind} are test, 15% valid, by hash"
+        return _one_split(units, ranked), note
     if "train" not in splits:
         raise DataError("No clip is in the train split.", str(file.path), "Mend the manifest.")
     if "valid" not in splits:
@@ -136,10 +133,7 @@ def by_units(
     if folds == 1:
         if len(ranked) < 3:
             raise _too_few(len(ranked), kind, "train, valid and test", file)
-        held = _share(len(ranked))
-        place = dict.fromkeys(ranked[:held], "test")
-        place |= dict.fromkeys(ranked[held : 2 * held], "valid")
-        return {"default": [place.get(u, "train") for u in units]}
+        return {"default": _one_split(units, ranked)}
     if len(ranked) < max(folds, 3):
         raise _too_few(len(ranked), kind, f"{folds} folds", file)
     return {
@@ -198,6 +192,14 @@ def units_of(file: FeatureFile) -> tuple[list[str], str]:
 def _ranked(units: Iterable[str], salt: str = "") -> list[str]:
     lead = f"{salt} " if salt else ""
     return sorted(set(units), key=lambda u: hashlib.sha256(f"{lead}{u}".encode()).hexdigest())
+
+
+def _one_split(units: Sequence[str], ranked: Sequence[str]) -> list[str]:
+    """(N,) split names: the first 15% of the ranked units test, the next 15% valid, then train."""
+    held = _share(len(ranked))
+    place = dict.fromkeys(ranked[:held], "test")
+    place |= dict.fromkeys(ranked[held : 2 * held], "valid")
+    return [place.get(u, "train") for u in units]
 
 
 def _share(count: int) -> int:
