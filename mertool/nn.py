@@ -317,14 +317,22 @@ class MaskedLSTM(nn.Module):
         d: Width of the state of one direction.
         bidirectional: Whether a second LSTM reads from the end; states are then concatenated.
         layers: Number of layers; each reads the states of all directions below.
+        cell: nn.LSTM or nn.GRU.
     """
 
-    def __init__(self, D: int, d: int, bidirectional: bool = False, layers: int = 1) -> None:
+    def __init__(
+        self,
+        D: int,
+        d: int,
+        bidirectional: bool = False,
+        layers: int = 1,
+        cell: type[nn.LSTM] | type[nn.GRU] = nn.LSTM,
+    ) -> None:
         super().__init__()
         directions = 2 if bidirectional else 1
         self.layers = nn.ModuleList(
             nn.ModuleList(
-                nn.LSTM(D if k == 0 else d * directions, d, batch_first=True)
+                cell(D if k == 0 else d * directions, d, batch_first=True)
                 for _ in range(directions)
             )
             for k in range(layers)
@@ -364,6 +372,56 @@ class MaskedLSTM(nn.Module):
 def _reorder(x: Tensor, order: Tensor) -> Tensor:
     """Steps of (B, T, D) in the order (B, T)."""
     return x.gather(1, order.unsqueeze(-1).expand(-1, -1, x.shape[2]))
+
+
+# --- products of streams --------------------------------------------------------------------------
+
+
+def tensor_fusion(zs: list[Tensor]) -> Tensor:
+    """Tensor fusion (Zadeh et al. 2017, section 4.2): outer product of all [z; 1], flattened.
+
+    Args:
+        zs: (B, d_m) of each stream. Where one is zero, what remains of the tensor is the outer
+            product of the others.
+
+    Returns:
+        (B, product of (d_m + 1)); the last stream's index runs fastest, the 1 stands last.
+    """
+    tensor = zs[0].new_ones(len(zs[0]), 1)
+    for z in zs:
+        one = torch.ones_like(z[:, :1])
+        tensor = (tensor.unsqueeze(2) * torch.cat([z, one], dim=1).unsqueeze(1)).flatten(1)
+    return tensor
+
+
+class LowRankFusion(nn.Module):
+    """h = W Z + b for W of rank r, never building Z or W (Liu et al. 2018, eq. 2, section 3.2).
+
+    Z (eq. 1) is what `tensor_fusion` builds. W (eq. 4) is the sum over r of outer products of one
+    factor w_m per stream, so W Z is the sum over r of the product over streams of w_m [z_m; 1]
+    (eq. 8).
+
+    Args:
+        widths: d_m of each stream.
+        r: Rank.
+        d_h: Width of h.
+    """
+
+    def __init__(self, widths: list[int], r: int, d_h: int) -> None:
+        super().__init__()
+        self.w = nn.ParameterList(torch.empty(r, d + 1, d_h) for d in widths)
+        self.b = nn.Parameter(torch.zeros(d_h))
+        for w in self.w:
+            for factor in w:  # each rank's factor is a matrix of its own
+                nn.init.xavier_normal_(factor)
+
+    def forward(self, zs: list[Tensor]) -> Tensor:
+        """(B, d_m) of each stream -> h (B, d_h)."""
+        product: Tensor | float = 1.0  # over streams, for each rank: (B, r, d_h)
+        for z, w in zip(zs, self.w, strict=True):
+            z_1 = torch.cat([z, torch.ones_like(z[:, :1])], dim=1)
+            product = product * torch.einsum("bd,rdh->brh", z_1, w)
+        return product.sum(dim=1) + self.b  # eq. 8
 
 
 # --- losses -------------------------------------------------------------------------------------

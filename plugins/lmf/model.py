@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
-from mertool.nn import MaskedLSTM, masked_mean
+from mertool.nn import LowRankFusion, MaskedLSTM, masked_mean
 from mertool.types import Batch, DataSpec, FusionOutput
 
 
@@ -58,36 +57,6 @@ class SubEmbedding(nn.Module):
         """Embed; zeros for a clip without the stream."""
         pooled = masked_mean(x, mask) if self.lstm is None else self.lstm(x, mask)[1]
         return self.f(pooled) * mask.any(dim=1, keepdim=True)
-
-
-class LowRankFusion(nn.Module):
-    """h = W Z + b (eq. 2) for W of rank r, without ever building Z or W (section 3.2).
-
-    Z (eq. 1) is the outer product of all [z_m; 1]. W (eq. 4) is the sum over r of outer products of
-    one factor w_m per stream, so W Z is the sum over r of the product over streams of
-    w_m [z_m; 1] (eq. 8).
-
-    Args:
-        widths: d_m of each stream.
-        r: Rank.
-        d_h: Width of h.
-    """
-
-    def __init__(self, widths: list[int], r: int, d_h: int) -> None:
-        super().__init__()
-        self.w = nn.ParameterList(torch.empty(r, d + 1, d_h) for d in widths)
-        self.b = nn.Parameter(torch.zeros(d_h))
-        for w in self.w:
-            for factor in w:  # each rank's factor is a matrix of its own
-                nn.init.xavier_normal_(factor)
-
-    def forward(self, zs: list[Tensor]) -> Tensor:
-        """(B, d_m) of each stream -> h (B, d_h)."""
-        product: Tensor | float = 1.0  # over streams, for each rank: (B, r, d_h)
-        for z, w in zip(zs, self.w, strict=True):
-            z_1 = torch.cat([z, torch.ones_like(z[:, :1])], dim=1)
-            product = product * torch.einsum("bd,rdh->brh", z_1, w)
-        return product.sum(dim=1) + self.b  # eq. 8
 
 
 class LMF(nn.Module):

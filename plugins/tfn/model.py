@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-import torch
 from torch import Tensor, nn
 
-from mertool.nn import MaskedLSTM, masked_mean
+from mertool.nn import MaskedLSTM, masked_mean, tensor_fusion
 from mertool.types import Batch, DataSpec, FusionOutput
 
 LARGEST = 2**20  # entries of the tensor; the layer after it has d_inference times as many weights
@@ -69,23 +68,6 @@ class Embedding(nn.Module):
         return self.U(pooled) * mask.any(dim=1, keepdim=True)
 
 
-def outer(zs: list[Tensor]) -> Tensor:
-    """Tensor fusion layer (section 4.2): the outer product of all [z; 1], flattened.
-
-    Args:
-        zs: (B, d_m) of each stream. Where one is zero, what remains of the tensor is the outer
-            product of the others.
-
-    Returns:
-        (B, product of (d_m + 1)); the last stream's index runs fastest, the 1 stands last.
-    """
-    tensor = zs[0].new_ones(len(zs[0]), 1)
-    for z in zs:
-        one = torch.ones_like(z[:, :1])
-        tensor = (tensor.unsqueeze(2) * torch.cat([z, one], dim=1).unsqueeze(1)).flatten(1)
-    return tensor
-
-
 class TFN(nn.Module):
     """Embedding subnetworks, tensor fusion layer, inference subnetwork."""
 
@@ -115,6 +97,6 @@ class TFN(nn.Module):
             m: embed(batch.x[m], batch.mask[m])
             for m, embed in zip(self.streams, self.embeddings, strict=True)
         }
-        h = self.inference(outer(list(z.values())))
+        h = self.inference(tensor_fusion(list(z.values())))
         features = {**z, "fused": h} if batch.record else {}
         return FusionOutput(self.decision(h), features=features)

@@ -12,13 +12,11 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
-from mertool_plugins.lmf.model import LowRankFusion
-from mertool_plugins.tfn.model import outer
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import mertool
-from mertool.nn import common_steps, resample
+from mertool.nn import LowRankFusion, common_steps, resample, tensor_fusion
 from mertool.registry import registry
 from mertool.testing import check_fusion, failed, interaction
 from mertool.types import Batch, DataSpec
@@ -331,7 +329,7 @@ def brute_outer(zs: list[np.ndarray]) -> np.ndarray:
 def test_tfn_tensor(widths: tuple[int, ...]) -> None:
     rng = np.random.default_rng(0)
     zs = [rng.normal(size=(3, d)) for d in widths]
-    tensor = outer([torch.from_numpy(z) for z in zs]).numpy()
+    tensor = tensor_fusion([torch.from_numpy(z) for z in zs]).numpy()
     for clip in range(3):
         np.testing.assert_allclose(
             tensor[clip], brute_outer([z[clip] for z in zs]).ravel(), atol=1e-12
@@ -341,9 +339,9 @@ def test_tfn_tensor(widths: tuple[int, ...]) -> None:
 def test_tfn_without_a_stream_keeps_the_tensor_of_the_others() -> None:
     rng = np.random.default_rng(0)
     a, b, c = (torch.from_numpy(rng.normal(size=(2, d))) for d in (4, 2, 3))
-    tensor = outer([a, torch.zeros_like(b), c]).reshape(2, 5, 3, 4)
+    tensor = tensor_fusion([a, torch.zeros_like(b), c]).reshape(2, 5, 3, 4)
     assert not tensor[:, :, :2].any()
-    assert torch.equal(tensor[:, :, 2].flatten(1), outer([a, c]))
+    assert torch.equal(tensor[:, :, 2].flatten(1), tensor_fusion([a, c]))
 
 
 def test_tfn_matches_numpy() -> None:
