@@ -1,17 +1,25 @@
 """What every fusion costs: parameters, multiply-accumulates by two rules, latency, peak memory.
 
-One batch of clips of full length goes through every registered fusion with its default settings;
+One batch of clips of full length goes through the fusions with their default settings;
 mertool/testing/complexity.py says what is counted. Multiply-accumulates are of the whole batch:
 
     modules   calls of modules alone, as the thop package counts; no products of attention
     all       all matrix products and convolutions, fused attention and LSTMs included
     counter   what torch's flop counter reports of that, halved
 
-MulT is measured once more as published figures have it: 4 layers, 10 heads, width 50, kernels of
-5, 64 clips of 20 steps, on the CPU. Beside it stand the same counts worked out by hand.
+There are six tables: the widths of three kinds of MOSI and MOSEI files, each with its streams
+unaligned and aligned to words. The first two hold every fusion, the others the five methods.
+
+Two are measured once more as published figures have them, on the CPU. MulT: 4 layers, 10 heads,
+width 50, kernels of 5, 64 clips of 20 steps. TMT: the sizes of its paper with one linear layer
+behind them, 16 clips of 20 steps, and of 50. Beside them stand the same counts worked out by hand.
+TMT's paper prints 1.2 G multiply-accumulates and 1.31 M parameters: the former is reached, the
+latter is about half of what its sizes come to.
 
 Target: MulT's parameters and counts are those worked out by hand; its parameters are 2,571,551,
-and modules and counter are within 2% of the published 1.91 G and 2.4 G; no fusion fails.
+and modules and counter are within 2% of the published 1.91 G and 2.4 G. TMT has 2,625,281
+parameters at 50 steps and 2,602,241 at 20, and its counts are those by hand, 1.21 G. No fusion
+fails, or needs more memory than there is.
 """
 
 from __future__ import annotations
@@ -19,6 +27,7 @@ from __future__ import annotations
 import argparse
 import os
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import common
@@ -29,10 +38,11 @@ from mertool.errors import one_line
 # The profiler behind the peak memory announces itself on stderr; read when torch starts.
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
-SHAPES = (
-    "text=768x50,audio=5x375,vision=20x500",  # MOSI, unaligned
-    "text=768x50,audio=5x50,vision=20x50",  # the same aligned to words
-)
+METHODS = ("mcr", "fdmer", "norm_tr", "tmt", "tdmer")
+# Columns of text, audio and vision: MOSI as the files of MulT and MMSA have it, MOSEI as the papers
+# and the same files, MOSI as the SDK and MISA have it; and steps, unaligned and aligned to words.
+WIDTHS = ((768, 5, 20), (768, 74, 35), (768, 74, 47))
+STEPS = ((50, 375, 500), (50, 50, 50))
 MULT = {
     "batch": 64,
     "streams": {"text": (768, 20), "audio": (5, 20), "vision": (20, 20)},
@@ -43,6 +53,16 @@ MULT = {
 }  # fmt: skip
 STATED = {"parameters": 2_571_551, "macs_modules": 1.91e9, "macs_counter": 2.4e9}
 MARGIN = 0.02
+TMT = {
+    "batch": 16,
+    "widths": {"text": 768, "audio": 5, "vision": 20},
+    "settings": [
+        "fusion.d_model=256", "fusion.d_ff=256", "fusion.layers=2", "fusion.cross_layers=2",
+        "fusion.common_tokens=6", "fusion.private_tokens=2", "fusion.d_head=0",
+    ],
+}  # fmt: skip
+TMT_PARAMETERS = {"20": 2_602_241, "50": 2_625_281}  # by steps
+TMT_STATED = {"parameters": 1.31e6, "macs_all": 1.2e9}
 
 
 def main() -> int:
@@ -50,12 +70,13 @@ def main() -> int:
     parser.add_argument("--data", metavar="DIR", help="not used: this benchmark needs no data")
     parser.add_argument(
         "--plugin", metavar="NAME", action="append",
-        help="a fusion; may be given several times  [default: all]",
+        help="a fusion, in every table; may be given several times  [default: the five methods, "
+        "and every fusion at MOSI's widths]",
     )  # fmt: skip
     parser.add_argument(
         "--streams", metavar="NAME=DxT,...", action="append", type=shapes,
-        help="columns and steps of each stream; several times for several tables  "
-        f"[default: {' and '.join(SHAPES)}]",
+        help="columns and steps of each stream, text=768x50,audio=5x375; several times for several "
+        "tables  [default: MOSI's and MOSEI's]",
     )  # fmt: skip
     parser.add_argument("--batch", type=positive, default=16, help="clips  [default: 16]")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or auto  [default: cpu]")
@@ -68,8 +89,18 @@ def main() -> int:
 
     for name in args.plugin or []:
         registry().get("fusion", name)  # an unknown one is refused before anything is measured
-    plugins = args.plugin or registry().names("fusion")
+    every = args.plugin or registry().names("fusion")
+    tables = [(streams, every) for streams in args.streams or ()] or [
+        (
+            dict(zip(MULT["streams"], zip(columns, steps, strict=True), strict=True)),
+            every if columns == WIDTHS[0] else args.plugin or METHODS,
+        )
+        for columns in WIDTHS
+        for steps in STEPS
+    ]
     where = device.pick(args.device)
+    if where.type == "cpu":
+        limit_memory()
     result: dict[str, Any] = {
         "batch": args.batch,
         "device": torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu",
@@ -82,11 +113,22 @@ def main() -> int:
                     for name in plugins
                 },
             }
-            for streams in args.streams or map(shapes, SHAPES)
+            for streams, plugins in tables
         ],
         "mult": {
             **MULT, "measured": measure("mult", **MULT), "by_hand": by_hand(), "stated": STATED,
             "counter_sees_fused_attention": counter_sees_fused_attention(),
+        },
+        "tmt": {
+            **TMT, "stated": TMT_STATED,
+            "measured": {
+                T: measure(
+                    "tmt", {m: (D, int(T)) for m, D in TMT["widths"].items()},
+                    batch=TMT["batch"], settings=TMT["settings"],
+                )
+                for T in TMT_PARAMETERS
+            },
+            "by_hand": {T: tmt_by_hand(int(T)) for T in TMT_PARAMETERS},
         },
     }  # fmt: skip
     return common.finish(args, result, misses(result), lines(result), key_figure(result))
@@ -112,6 +154,18 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def limit_memory() -> None:
+    """Let allocations beyond the free memory fail, where Linux would kill this process instead."""
+    try:
+        import resource
+
+        facts = Path("/proc/meminfo").read_text(encoding="ascii")
+    except (ImportError, OSError):
+        return
+    free = next(int(x.split()[1]) for x in facts.splitlines() if x.startswith("MemAvailable"))
+    resource.setrlimit(resource.RLIMIT_DATA, (free * 1024, resource.RLIM_INFINITY))
+
+
 def measure(name: str, streams: dict[str, tuple[int, int]], **more: Any) -> dict[str, Any]:
     """The complexity of one fusion, or {"error": why it cannot be measured}."""
     from mertool.testing.complexity import complexity
@@ -120,7 +174,16 @@ def measure(name: str, streams: dict[str, tuple[int, int]], **more: Any) -> dict
     try:
         return asdict(complexity(name, streams, **more))
     except Exception as error:  # of one fusion; the others go on
-        return {"error": one_line(error)}
+        return {"error": told(error)}
+
+
+def told(error: Exception) -> str:
+    """Why a fusion cannot be measured; torch has no exception of its own for a CPU's memory."""
+    reason = one_line(error)
+    signs = ("allocate memory", "out of memory", "bad_alloc", "MemoryError")
+    if any(sign in reason for sign in signs):
+        return f"does not fit into the free memory ({reason.rpartition('] ')[2]})"
+    return reason
 
 
 def written(streams: dict[str, tuple[int, int]]) -> str:
@@ -164,10 +227,33 @@ def by_hand() -> dict[str, int]:
     }
 
 
+def tmt_by_hand(T: int) -> dict[str, int]:
+    """Parameters, and multiply-accumulates of `TMT["batch"]` clips of T steps, from its equations.
+
+    Two encoder layers over all steps and 12 tokens; two stacks of two layers between 6 tokens and
+    6 others; the fused tokens are averaged and give one number.
+    """
+    d, tokens, columns = 256, 12, sum(TMT["widths"].values())
+    rows, half = 3 * T + tokens, tokens // 2
+    weights = 6 * d * d  # of a layer: four projections, and an MLP as wide as its input
+    encoder = weights + 6 * d + 4 * d  # biases, two layer normalisations
+    parameters = columns * d + 3 * d + rows * d + tokens * d + d + 1
+    parameters += 2 * encoder + 4 * (encoder + 2 * d)  # a cross layer also normalises its source
+    linear = T * columns * d + 2 * rows * weights + 4 * half * weights + d
+    products = 2 * 2 * rows * rows * d + 4 * 2 * half * half * d  # scores, weighted sums
+    return {
+        "parameters": parameters,
+        "macs_all": TMT["batch"] * (linear + products),
+        "macs_without_attention": TMT["batch"] * linear,
+    }
+
+
 def misses(result: dict[str, Any]) -> list[str]:
     rows = [(name, m) for t in result["tables"] for name, m in t["fusions"].items()]
     mult, hand = result["mult"]["measured"], result["mult"]["by_hand"]
-    found = [f"{name}: {m['error']}" for name, m in [*rows, ("mult", mult)] if "error" in m]
+    rows += [("mult", mult), *(("tmt", m) for m in result["tmt"]["measured"].values())]
+    found = [f"{name}: {m['error']}" for name, m in rows if "error" in m]
+    found += tmt_misses(result["tmt"])
     if "error" in mult:
         return found
     if mult["parameters"] != STATED["parameters"]:
@@ -184,6 +270,20 @@ def misses(result: dict[str, Any]) -> list[str]:
         if abs(mult[key] / STATED[key] - 1) > MARGIN:
             found.append(f"mult: {key} {giga(mult[key])}, published {STATED[key] / 1e9:g} G")
     return found
+
+
+def tmt_misses(tmt: dict[str, Any]) -> list[str]:
+    found = []
+    for T, m in tmt["measured"].items():
+        hand = tmt["by_hand"][T]
+        for key, wanted in (
+            ("parameters", TMT_PARAMETERS[T]),
+            ("parameters", hand["parameters"]),
+            ("macs_all", hand["macs_all"]),
+        ):
+            if "error" not in m and m[key] != wanted:
+                found.append(f"tmt, {T} steps: {key} {m[key]:,}, not {wanted:,}")
+    return list(dict.fromkeys(found))
 
 
 HEADER = [
@@ -217,7 +317,27 @@ def lines(result: dict[str, Any]) -> list[str]:
             ],
         ),
     ]
-    return found
+    return [*found, "", *tmt_lines(result["tmt"])]
+
+
+def tmt_lines(tmt: dict[str, Any]) -> list[str]:
+    rows = [
+        [f"{T} steps", f"{hand['parameters']:,}", f"{hand['macs_all']:,}",
+         f"{hand['macs_without_attention']:,}",
+         *(f"{tmt['measured'][T][k]:,}" if k in tmt["measured"][T] else "-"
+           for k in ("parameters", "macs_all"))]
+        for T, hand in tmt["by_hand"].items()
+    ]  # fmt: skip
+    header = [
+        f"tmt, {tmt['batch']} clips", "parameters by hand", "all by hand", "without attention",
+        "parameters", "all",
+    ]  # fmt: skip
+    return [
+        f"tmt, {' '.join(tmt['settings'])}",
+        table(header, rows),
+        *(f"tmt, {T} steps: {m['error']}" for T, m in tmt["measured"].items() if "error" in m),
+        "its paper prints 1.31 M parameters and 1.2 G multiply-accumulates",
+    ]
 
 
 def row(name: str, m: dict[str, Any]) -> list[str]:
@@ -233,13 +353,19 @@ def giga(macs: int) -> str:
 
 
 def key_figure(result: dict[str, Any]) -> str:
-    mult = result["mult"]["measured"]
-    if "error" in mult:
-        return f"mult cannot be measured: {mult['error']}"
+    mult, tmt = result["mult"]["measured"], result["tmt"]["measured"]
+    found = f"mult cannot be measured: {mult.get('error')}"
+    if "error" not in mult:
+        found = (
+            f"mult as published has {mult['parameters']:,} parameters and "
+            f"{giga(mult['macs_modules'])} multiply-accumulates by module calls, "
+            f"{giga(mult['macs_counter'])} by torch's flop counter, {giga(mult['macs_all'])} in all"
+        )
+    if any("error" in m for m in tmt.values()):
+        return f"{found}; tmt cannot be measured"
     return (
-        f"mult as published has {mult['parameters']:,} parameters and "
-        f"{giga(mult['macs_modules'])} multiply-accumulates by module calls, "
-        f"{giga(mult['macs_counter'])} by torch's flop counter, {giga(mult['macs_all'])} in all"
+        f"{found}; tmt at its paper's sizes has {tmt['50']['parameters']:,} parameters and "
+        f"{giga(tmt['20']['macs_all'])} (its paper prints 1.31 M and 1.2 G)"
     )
 
 

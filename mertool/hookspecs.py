@@ -68,5 +68,5 @@ def register_recipes(register: Register) -> None:
 
     Facts: summary, waivers.
 
-    Checks: import, file, names, keys, expected.
+    Checks: import, file, names, keys, expected, support, ablations, shapes, builds.
     """

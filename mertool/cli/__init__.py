@@ -17,7 +17,8 @@ from mertool.version import __version__
 
 # In the order in which a newcomer needs them. Imported when used, so that help is instant.
 COMMANDS = (
-    "demo", "extract", "align", "train", "evaluate", "compare", "predict", "data", "plugins"
+    "demo", "extract", "align", "train", "evaluate", "compare", "predict", "recipe", "data",
+    "plugins",
 )  # fmt: skip
 
 # A group called alone shows its help; click before 8.2 does so without an exception.

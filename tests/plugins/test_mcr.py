@@ -1,4 +1,4 @@
-"""MCR as a plugin: the contract of a fusion, and every ablation of the paper's Table 5."""
+"""MCR as a plugin: the contract of a fusion, and what it records for the figures."""
 
 from __future__ import annotations
 
@@ -24,21 +24,6 @@ STREAMS = {"text": (6, 4), "audio": (3, 7), "vision": (5, 5)}
 ALL = tuple(sorted(STREAMS))
 SUBSETS = [c for n in (1, 2, 3) for c in combinations(ALL, n)]
 K = {"regression": 1, "classification": 4, "multilabel": 3}
-ABLATIONS = {
-    "target text": {"targets": ("text",)},
-    "target vision": {"targets": ("vision",)},
-    "low-level": {"source_update": "low_level"},
-    "ffl": {"source_update": "ffl"},
-    "no smm": {"smm": False},
-    "no cmu": {"cmu": False},
-    "no mutual attention": {"mutual_attention": False},
-    "no scu": {"scu": False},
-    "no attention layer": {"attention_layer": "none"},
-    "literal": {"attention_layer": "literal"},
-    "serial": {"structure": "serial"},
-    "one layer": {"layers": 1},
-    "three layers": {"layers": 3},
-}
 
 
 def spec_of(*names: str, task: str = "regression", **lengths: int) -> DataSpec:
@@ -131,10 +116,11 @@ def test_other_length_is_refused() -> None:
 
 
 # --- contract --------------------------------------------------------------------------------
+@pytest.mark.parametrize("lengths", [{}, dict.fromkeys(ALL, 5)], ids=["unaligned", "aligned"])
 @pytest.mark.parametrize("task", K)
 @pytest.mark.parametrize("names", SUBSETS, ids="+".join)
-def test_every_subset_and_task(names: tuple[str, ...], task: str) -> None:
-    spec = spec_of(*names, task=task)
+def test_every_subset_and_task(names: tuple[str, ...], task: str, lengths: dict[str, int]) -> None:
+    spec = spec_of(*names, task=task, **lengths)
     model = build(spec)
     out = model(batch_of(spec))
     assert out.pred.shape == (4, K[task]) and out.pred.dtype == torch.float32
@@ -399,163 +385,3 @@ def test_record_names_only_what_exists() -> None:
     pair = batch_of(two)
     pair.record = True
     assert not [n for n in build(two)(pair).weights if n.startswith("alpha")]
-
-
-# --- ablations -------------------------------------------------------------------------------
-def expected_count(c: MCRConfig, spec: DataSpec) -> int:
-    """Number of parameters from the equations' shapes."""
-    d, T = c.d_model, {m: length for m, (_, length) in spec.streams.items()}
-    norm, pff = 2 * d, 8 * d * d + 5 * d
-    targets = c.targets or tuple(T)
-    sources = {t: [s for s in T if s != t] or [t] for t in targets}
-    total = sum(D * c.kernel(m) * d + d for m, (D, _) in spec.streams.items())
-    for t, names in sources.items():
-        lengths = [T[s] for s in names]
-        if c.cmu:
-            unit = norm + d * d + len(names) * (norm + 2 * d * d) + norm + pff
-            if c.mutual_attention:
-                unit += sum(
-                    (a + 1) * b
-                    for i, a in enumerate(lengths)
-                    for j, b in enumerate(lengths)
-                    if i != j
-                )
-            total += c.layers * unit
-        if c.scu:
-            size = T[t] * d
-            layer = {
-                "none": 0,
-                "vector": 2 * (size + 1),
-                "literal": 2 * (size * size + size) + size,
-            }
-            total += c.layers * (2 * norm + 8 * d * d + layer[c.attention_layer] + norm + pff)
-            if c.source_update == "sum":
-                total += (c.layers - 1) * (d * d + sum(lengths) * d)
-    if c.source_update != "low_level":
-        for s in {s for names in sources.values() for s in names}:
-            gated = c.smm and c.source_update == "sum"
-            total += (c.layers - 1) * (pff + gated * (2 * d * d + T[s] * d))
-    total += c.encoder_layers * (norm + 4 * d * d + norm + pff) + norm
-    return total + d * d + d + d * spec.n_out + spec.n_out
-
-
-@pytest.mark.parametrize("settings", [{}, *ABLATIONS.values()], ids=["full", *ABLATIONS])
-@pytest.mark.parametrize("names", [ALL, ("text", "vision"), ("text",)], ids="+".join)
-def test_parameters(settings: dict, names: tuple[str, ...]) -> None:
-    config = replace(TINY, **settings)
-    config = replace(config, targets=tuple(t for t in config.targets if t in names))
-    spec = spec_of(*names, task="classification")
-    assert count(build(spec, config)) == expected_count(config, spec)
-
-
-def test_parameters_at_the_papers_size() -> None:
-    """Table 1's settings for MOSI, the feature widths of section 4.2, 50 aligned steps."""
-    spec = DataSpec({"text": (300, 50), "vision": (35, 50), "audio": (74, 50)})
-    assert count(build(spec, MCRConfig())) == expected_count(MCRConfig(), spec)
-
-
-@pytest.mark.parametrize("settings", ABLATIONS.values(), ids=ABLATIONS)
-def test_every_ablation_trains_and_differs(settings: dict) -> None:
-    spec = spec_of(*ALL)
-    full, part = build(spec), build(spec, replace(TINY, **settings))
-    batch = batch_of(spec)
-    # Equal weights wherever both have them: what differs is the ablation.
-    mine, theirs = part.state_dict(), full.state_dict()
-    shared = {k: v for k, v in theirs.items() if k in mine and mine[k].shape == v.shape}
-    part.load_state_dict({**mine, **shared})
-    out = part(batch)
-    assert not torch.allclose(out.pred, full(batch).pred)
-    out.pred.square().sum().backward()
-    assert [n for n, p in part.named_parameters() if p.grad is None or not p.grad.any()] == []
-
-
-def inputs_of_layers(model: MCR, batch: Batch) -> list[dict]:
-    """What the units of each layer and target were given and returned."""
-    calls: list[dict] = []
-
-    def note(_: nn.Module, args: tuple, out: tuple) -> None:
-        calls.append({"Z_t": args[0], "Z_s": args[1], "Z_ds": args[2], "out": out[0]})
-
-    for layer in model.layers:
-        for units in layer:
-            units.register_forward_hook(note)
-    model(batch)
-    return calls
-
-
-def test_parallel_adds_and_serial_chains_the_units() -> None:
-    spec = spec_of(*ALL)
-    batch = batch_of(spec)
-    for structure in ("parallel", "serial"):
-        model = build(spec, replace(TINY, structure=structure))
-        call, units, mask = inputs_of_layers(model, batch)[0], model.layers[0][0], batch.mask
-        masks = [mask["text"], mask["vision"]]
-        real = mask["audio"].unsqueeze(-1)  # the first target by name
-        Z_ta = units.cmu(call["Z_t"], call["Z_s"], masks)[0] * real
-        query = Z_ta if structure == "serial" else call["Z_t"]
-        Z_tb = units.scu(query, call["Z_ds"], mask["audio"], torch.cat(masks, 1))[0] * real
-        expected = Z_tb if structure == "serial" else Z_ta + Z_tb
-        torch.testing.assert_close(call["out"], expected)
-
-
-def test_sources_are_copies_updated_as_the_setting_says() -> None:
-    spec = spec_of(*ALL)
-    batch = batch_of(spec)
-    real = {m: mask.unsqueeze(-1) for m, mask in batch.mask.items()}
-    for settings in ({}, {"smm": False}, {"source_update": "ffl"}, {"source_update": "low_level"}):
-        model = build(spec, replace(TINY, **settings))
-        Z, calls = model.embed(batch), inputs_of_layers(model, batch)
-        first, second = calls[:3], calls[3:]  # three targets in each of two layers
-        for t, call in zip(ALL, first, strict=True):
-            names = [s for s in ALL if s != t]
-            assert torch.equal(call["Z_t"], Z[t])
-            assert all(torch.equal(a, Z[s]) for a, s in zip(call["Z_s"], names, strict=True))
-            assert torch.equal(call["Z_ds"], torch.cat([Z[s] for s in names], 1))
-        if "source_update" in settings and settings["source_update"] == "low_level":
-            assert len(model.updates) == 0
-            expected = Z
-        else:
-            (update,) = model.updates
-            expected = {}
-            for s, call, one in zip(ALL, first, update.memory, strict=True):
-                if settings.get("source_update") == "ffl":
-                    new = one(Z[s])
-                elif "smm" in settings:
-                    new = one.feed_forward(Z[s]) + call["out"]
-                else:
-                    new = one(call["out"], Z[s])
-                expected[s] = new * real[s]
-        for k, (t, call) in enumerate(zip(ALL, second, strict=True)):
-            names = [s for s in ALL if s != t]
-            for a, s in zip(call["Z_s"], names, strict=True):
-                torch.testing.assert_close(a, expected[s])
-            joint = torch.cat([expected[s] for s in names], 1)
-            if settings.get("source_update", "sum") == "sum":
-                joint = update.gate[k](joint)
-            torch.testing.assert_close(call["Z_ds"], joint)
-
-
-def test_one_target_keeps_only_its_units() -> None:
-    spec = spec_of(*ALL)
-    model = build(spec, replace(TINY, targets=("vision",)))
-    assert [len(layer) for layer in model.layers] == [1, 1]
-    assert model.updates[0].updated == ["audio", "text"]
-    batch = batch_of(spec)
-    batch.record = True
-    out = model(batch)
-    assert set(out.features) == {"Z_vision", "Z_fin"}
-    assert all(name.endswith(("-to-vision", ".vision", "encoder.1")) for name in out.attention)
-    # A stream that is no target reaches the next layer's sources as its own input.
-    Z, (first, second) = model.embed(batch), inputs_of_layers(model, batch)
-    for s, one, new in zip(("audio", "text"), model.updates[0].memory, second["Z_s"], strict=True):
-        torch.testing.assert_close(new, one(Z[s], Z[s]) * batch.mask[s].unsqueeze(-1))
-    assert first["out"].shape == second["Z_t"].shape
-
-
-def test_single_modality_attends_to_itself() -> None:
-    spec = spec_of("audio")
-    model, batch = build(spec), batch_of(spec)
-    assert model.sources == {"audio": ("audio",)}
-    call = inputs_of_layers(model, batch)[0]
-    assert torch.equal(call["Z_s"][0], call["Z_t"]) and torch.equal(call["Z_ds"], call["Z_t"])
-    assert not model.layers[0][0].cmu.exchange

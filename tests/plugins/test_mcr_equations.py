@@ -288,6 +288,19 @@ def test_alpha_reads_raw_features() -> None:
     assert (alpha - 0.2).abs().max() > 0.05
 
 
+def test_recorded_alpha_is_summed_over_each_sources_steps() -> None:
+    """Eq. 3 as Fig. 5 shows it: one number per source, padded steps weigh nothing."""
+    unit = randomise(CMU(4, (3, 2), True, 0.0))
+    Z_s, mask_s = [some(2, 3, 4), some(2, 2, 4, seed=1)], [steps(3, 2, T=3), steps(2, 1, T=2)]
+    alpha = unit(some(2, 3, 4, seed=2), Z_s, mask_s)[2]
+    for b in range(2):
+        power = [
+            sum(math.exp(array(Z[b, t]).sum()) for t in range(Z.shape[1]) if mask[b, t])
+            for Z, mask in zip(Z_s, mask_s, strict=True)
+        ]
+        close(alpha[b], np.array(power) / sum(power))
+
+
 def test_alpha_moves_only_its_own_column() -> None:
     unit = randomise(CMU(4, (3, 3), True, 0.0))  # equal lengths: a row broadcast would also run
     E, full = [some(2, 3, 3), some(2, 3, 3, seed=1)], [steps(3, 3, T=3)] * 2
