@@ -45,8 +45,8 @@ from mertool.metrics import printed, scores
 from mertool.store import FeatureFile
 from mertool.types import SPLITS, Label
 
-METHODS = ("mcr",)
-SYSTEMS = ("concat", "late", "mcr")
+METHODS = ("mcr", "fdmer", "norm_tr", "tmt", "tdmer")
+SYSTEMS = ("concat", "late", *METHODS)
 PROTOCOL = ("train.epochs=30", "train.patience=5")
 SLOW, SEEDS, FEWER = 20 * 60, 5, 3  # CPU seconds of a row, seeds, seeds of a row above that
 MMMO, MOSI, MELD = "mmmo/mmmo.npz", "mosi/mosi_utterance.npz", "meld/meld_val.npz"

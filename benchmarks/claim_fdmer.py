@@ -15,7 +15,7 @@ clips, for each variant:
 
     full         the method
     joint        adversarial_reach=all: the adversarial losses teach the Transformers, too
-    no losses    beta=0 gamma=0 (Fig. 2): its own discriminator learns nothing, only the probe counts
+    no losses    beta=0 gamma=0 (Fig. 2): D itself learns nothing, only the probe tells
 
 Target: with the full method D's mean probability of the true stream lies within 0.1 of 1/3 on
 common and above 0.9 on private vectors, and the shared factors' R2 from common vectors exceeds the

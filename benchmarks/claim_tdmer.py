@@ -14,7 +14,8 @@ by rank correlation (Spearman) and Pearson's over the clips of a model; by their
 mean TCP; and by the mean of omega - TCP. Beside omega stands the largest class probability of the
 same classifier, which needs no training of its own. Variants:
 
-    full               the method
+    full               the method, with delta (the weight of L_p and L_q) at its default
+    delta 1            the same with delta = 1: the paper does not give it
     detached           omega learns from L_q alone, not from the prediction (fusion.detach_omega)
     without L_q        omega learns from the prediction alone
     without L_f        neither omega nor the classifiers learn from the label: TCP is that of
@@ -49,6 +50,7 @@ from mertool.types import Clip, Label, Rows
 SOURCE = "meld/meld_val.npz"
 VARIANTS = {
     "full": (),
+    "delta 1": ("fusion.delta=1",),
     "detached": ("fusion.detach_omega=true",),
     "without L_q": ("fusion.q=false",),
     "without L_f": ("fusion.delta=0",),
@@ -291,8 +293,9 @@ def spread(values: Sequence[float]) -> str:
 
 def key_figure(result: dict[str, Any]) -> str:
     told = [
-        f"{name} {overall(v['full']):.3f} (without L_q {overall(v['without L_q']):.3f}, largest "
-        f"class probability {overall(v['full'], 'spearman_of_largest'):.3f})"
+        f"{name} {overall(v['full']):.3f} (delta 1 {overall(v['delta 1']):.3f}, detached "
+        f"{overall(v['detached']):.3f}, without L_q {overall(v['without L_q']):.3f}, largest class "
+        f"probability {overall(v['full'], 'spearman_of_largest'):.3f})"
         for name, v in result["sets"].items()
     ]
     return f"rank correlation of omega and TCP, mean over features: {'; '.join(told)}"

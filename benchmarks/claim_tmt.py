@@ -9,7 +9,8 @@ clips of
     mmmo       ICT-MMMO, audio and vision, 20 steps
 
 stands the mean |cos| between every common and every private token of a clip, and between private
-tokens of different streams, before and after training, for the same initial weights. Random
+tokens of different streams, before and after training, for the same initial weights. After training
+means at the epoch with the best validation loss, which mertool keeps; "epochs" names it. Random
 directions have sqrt(2 / (pi d)), 0.050 at d = 256. Beside it "moving" is the same of what changes
 from clip to clip alone, tokens less their mean over clips: most of a token is the same in every
 clip, and what tells clips apart could be parallel where whole tokens are orthogonal. Variants:
@@ -140,6 +141,7 @@ def measure(
     )  # fmt: skip
     found: dict[str, Any] = {
         "train_seconds": trained.wall,
+        "epoch": [best["epoch"] for best in trained.report["models"].values()],
         "mae": [], "mean": [],
         "before": {kind: [] for kind in KINDS}, "after": {kind: [] for kind in KINDS},
         "moving": {kind: [] for kind in KINDS},
@@ -217,12 +219,13 @@ def lines(result: dict[str, Any]) -> list[str]:
         rows = [
             [variant, *(pm(each[when][kind]) for kind in KINDS
                         for when in ("before", "after", "moving")),
-             pm(each["mae"]), number(float(np.mean(each["mean"]))), f"{each['train_seconds']:.0f}"]
+             pm(each["mae"]), number(float(np.mean(each["mean"]))),
+             ", ".join(map(str, each["epoch"])), f"{each['train_seconds']:.0f}"]
             for variant, each in made.items()
         ]  # fmt: skip
         header = [f"{name}: |cos| on test"]
         header += [f"{kind}, {when}" for kind in KINDS for when in ("before", "after", "moving")]
-        text += [table([*header, "mae", "training mean's", "train s"], rows), ""]
+        text += [table([*header, "mae", "training mean's", "epochs", "train s"], rows), ""]
     chance = ", ".join(f"{value:.4f} at d = {d}" for d, value in result["random"].items())
     return [*text, f"random directions: {chance}", ""]
 

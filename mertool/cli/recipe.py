@@ -75,7 +75,7 @@ def show(name: str, as_json: bool) -> None:
 
 @common.command("""
 mertool recipe cp mosi_mcr
-mertool recipe cp mosi_mcr my_recipe && mertool recipe run my_recipe/recipe.toml --smoke
+mertool recipe cp mosi_mcr my_recipe
 """)
 @click.argument("name")
 @click.argument("folder", required=False)
@@ -181,9 +181,10 @@ mertool recipe run mosi_mcr --smoke --ablations
 def run(
     name: str, values: tuple[str, ...], output: str | None, as_json: bool, **options: Any
 ) -> int:
-    """Run a recipe: train, score, and print the paper's scores beside ours.
+    """Train, score, and compare with the paper.
 
-    NAME is a recipe, or a recipe.toml. The exit code is 3 where an ablation failed.
+    The paper's scores are printed beside ours. NAME is a recipe, or a recipe.toml. The exit code
+    is 3 where an ablation failed.
     """
     from mertool.recipe import run as start
 
@@ -228,9 +229,10 @@ def summary(table: dict[str, Any]) -> str:
     """The tables of a run as text."""
     from mertool.recipe.table import ablation_cells, headline, main_cells
 
-    lines = [*headline(table), common.table(*main_cells(table), left=2)]
+    beside = 1 + bool(table["variants"])
+    lines = [*headline(table), common.table(*main_cells(table), left=beside)]
     if table["ablations"]:
-        if table["ablations_void"]:
+        if table["ablations_void"] and table["variants"]:
             lines.append(f"the paper's ablations are not comparable: {table['ablations_void']}")
         lines += ["", common.table(*ablation_cells(table), left=2)]
         lines += [

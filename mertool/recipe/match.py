@@ -8,7 +8,8 @@ from pathlib import Path
 
 from mertool.errors import UsageError, did_you_mean
 from mertool.metrics import scale_of
-from mertool.recipe.parts import Recipe, Target
+from mertool.recipe.parts import Ablation, Recipe, Shape, Target
+from mertool.recipe.settle import Settled
 from mertool.store import FeatureFile
 from mertool.types import Label
 
@@ -73,31 +74,32 @@ def match(recipe: Recipe, features: Path, streams: Sequence[str], labels: Sequen
 
 
 def _shape(recipe: Recipe, found: Match) -> None:
+    """Fill in shape and variants."""
     widths = {name: D for name, (D, _) in found.streams.items()}
+    found.variants = [e.name for e in recipe.expected if e.fits(widths, found.alignment)]
+    said = ", ".join(f"{name} {D}" for name, D in widths.items())
+    said = f"({said}; alignment {found.alignment})"
     alike = [
         shape
         for shape in recipe.shapes
         if {n: D for n, (D, _) in shape.streams.items()} == widths
         and shape.alignment == found.alignment
     ]
-    said = ", ".join(f"{name} {D}" for name, D in widths.items())
     if not alike:
-        found.void.append(f"the features ({said}; alignment {found.alignment}) are not the paper's")
+        found.void.append(f"the features {said} are not the paper's")
         return
-    # Equal widths at other lengths (a crop, say) are told apart by the steps.
-    shape = min(
-        alike, key=lambda s: sum(abs(T - found.streams[n][1]) for n, (_, T) in s.streams.items())
-    )
+    if not found.variants:
+        found.void.append(f"the paper has no score for such features {said}")
+
+    def distance(shape: Shape) -> int:
+        return sum(abs(T - found.streams[n][1]) for n, (_, T) in shape.streams.items())
+
+    shape = min(alike, key=distance)  # those of equal widths are told apart by their steps
     found.shape = shape.name
     longer = [n for n, (_, T) in shape.streams.items() if found.streams[n][1] > T]
     if longer:
         found.notes.append(
             f"clips are longer than those of the shape {shape.name}: {', '.join(longer)}"
-        )
-    found.variants = [e.name for e in recipe.expected if e.fits(widths, found.alignment)]
-    if not found.variants:
-        found.void.append(
-            f"the paper has no score for such features ({said}; alignment {found.alignment})"
         )
 
 
@@ -134,3 +136,35 @@ def _other_label(label: Label, target: Target | None) -> list[str]:
         kind = f"{label.task}, {', '.join(label.classes) or span}"
         return [f'the label "{label.name}" ({kind}) is not that of the paper']
     return []
+
+
+def other_variant(recipe: Recipe, found: Match) -> str:
+    """Why the paper's ablations belong to other features; "" = they do not."""
+    if not recipe.reference or set(recipe.reference) & set(found.variants):
+        return ""
+    return f"they are of the variant {', '.join(recipe.reference)}"
+
+
+def departures(recipe: Recipe, settled: Settled, changed: Sequence[str]) -> list[str]:
+    """Settings that the user changed and that make it another experiment."""
+    free = {"run.seeds", "run.label", "run.singles", "run.modalities"}
+    other = sorted({name for name in changed if name not in free})
+    said = [f"settings changed: {', '.join(other)}"] if other else []
+    used = settled.run.modalities
+    if used and set(used) != set(recipe.streams):
+        said.append(f"streams {', '.join(used)} alone")
+    return said
+
+
+def absent(recipe: Recipe, ablation: Ablation, found: Match) -> str:
+    """Why an ablation says nothing on these data; "" = it does."""
+    known = set(recipe.streams)
+    for values in ablation.settings.values():
+        for value in values.values():
+            if isinstance(value, list) and set(value) <= known and set(value) - set(found.streams):
+                lacking = ", ".join(sorted(set(value) - set(found.streams)))
+                return f"it needs {lacking}, which is not in use"
+    kept = ablation.settings.get("run", {}).get("modalities")
+    if kept is not None and set(kept) == set(found.streams):
+        return "the stream that it leaves out is not in use"
+    return ""

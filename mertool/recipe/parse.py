@@ -9,7 +9,7 @@ from typing import Any
 
 from mertool.errors import DataError, did_you_mean
 from mertool.recipe.parts import NAME, SETTINGS, Ablation, Expected, Recipe, Settings, Shape, Target
-from mertool.types import TASKS, Label
+from mertool.types import SPLITS, TASKS, Label
 
 SECTIONS = ("recipe", *SETTINGS, "labels", "shapes", "expected", "ablations", "smoke")
 _ALIGNMENT = re.compile(r"none|word|segments:[1-9]\d*")
@@ -42,7 +42,10 @@ class Parser:
                 )
         about = self.table("recipe")
         reference = self.many("[recipe] ablated", about.pop("ablated", []))
-        self.keys("recipe", about, _NEEDED)
+        counts = self.many("[recipe] clips", about.pop("clips", []), int)
+        if counts and len(counts) != len(SPLITS):
+            self.errors.append("[recipe] clips: of train, valid and test")
+        self.keys("recipe", about, (*_NEEDED, "ablated", "clips"))
         for key in _NEEDED:
             if not (isinstance(about.get(key), str) and about[key].strip()):
                 self.errors.append(f"[recipe] {key}: must be a text")
@@ -62,7 +65,7 @@ class Parser:
             tuple(self.expectation(n, v) for n, v in self.named("expected")),
             reference,
             tuple(self.ablation(n, v) for n, v in self.named("ablations")),
-            self.changes("[smoke]", smoke), clips,
+            self.changes("[smoke]", smoke), clips, dict(zip(SPLITS, counts, strict=False)),
         )  # fmt: skip
         known = {e.name for e in made.expected}
         for name in made.reference:

@@ -104,6 +104,7 @@ class Recipe:
         ablations: Rows of its ablation tables.
         smoke: What is made smaller in a smoke run.
         clips: Clips of a smoke run's generated file.
+        clips_of_paper: {split: number of clips} of the paper; empty where it has folds.
     """
 
     name: str
@@ -117,6 +118,7 @@ class Recipe:
     ablations: tuple[Ablation, ...] = ()
     smoke: Settings = field(default_factory=dict)
     clips: int = 16
+    clips_of_paper: dict[str, int] = field(default_factory=dict)
 
     @property
     def plugin(self) -> str:

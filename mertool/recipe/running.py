@@ -16,7 +16,7 @@ from mertool.errors import OutputError, UsageError, one_line
 from mertool.files import cannot_write, to_json, write_text
 from mertool.recipe import generated
 from mertool.recipe.labels import complete
-from mertool.recipe.match import Match, key_of, match
+from mertool.recipe.match import Match, absent, departures, key_of, match, other_variant
 from mertool.recipe.parts import Ablation, Recipe
 from mertool.recipe.read import FILE, find
 from mertool.recipe.settle import Settled, settle, texts
@@ -182,10 +182,13 @@ def _one(job: Job, features: Path) -> dict[str, Any]:
     void = [*found.void]
     if job.smoke:
         void.insert(0, "generated data")
-    void += _departures(recipe, settled, job.changed)
-    blocks = [e for e in recipe.expected if e.name in found.variants or not found.variants]
+    void += departures(recipe, settled, job.changed)
+    blocks = [e for e in recipe.expected if e.name in found.variants]
     masked = bool(settled.evaluate.mask)
-    ours, environment = _train(job, settled, features, job.out / "full", masked, notes)
+    ours, about = _train(job, settled, features, job.out / "full", masked, notes)
+    if recipe.clips_of_paper not in ({}, about["clips"]) and not job.smoke:
+        counts = ", ".join(f"{n} {name}" for name, n in recipe.clips_of_paper.items())
+        notes.append(f"the paper's split has other clips: {counts}")
     paper = [(m, v, e.source) for e in blocks for m, v in e.values.items()]
     table = {
         "recipe": recipe.name, "title": recipe.about["title"], "paper": recipe.about["paper"],
@@ -196,22 +199,20 @@ def _one(job: Job, features: Path) -> dict[str, Any]:
         "folds": settled.run.folds, "seeds": list(settled.run.seeds),
         "labels": list(settled.labels), "changed": sorted(set(job.changed)),
         "rows": main_rows(paper, ours), "full": [], "ablations": [],
-        "ablations_void": _other_variant(recipe, found),
-        "notes": [*found.notes, *notes], "environment": environment,
+        "ablations_void": other_variant(recipe, found),
+        "notes": [*found.notes, *notes], **about,
     }  # fmt: skip
     _write(job.out, table)
     if job.ablations:
         base = {
             m: v for e in recipe.expected for m, v in e.values.items() if _refers(recipe, e.name)
         }
-        asked = list(dict.fromkeys(m for a in recipe.ablations for m in a.values))
+        asked = _asked(recipe, ours)
         table["full"] = [row(m, base.get(m), "", ours.get(m)) for m in asked]
         for ablation in recipe.ablations:
             made, scored = _ablate(job, ablation, found, features, table["notes"])
             made["rows"] = [
-                row(m, ablation.values.get(m), ablation.source, scored.get(m))
-                for m in asked
-                if m in ablation.values or (m in scored and not ablation.values)
+                row(m, ablation.values.get(m), ablation.source, scored.get(m)) for m in asked
             ]
             table["ablations"].append(made)
             _write(job.out, table)
@@ -223,33 +224,27 @@ def _write(out: Path, table: Mapping[str, Any]) -> None:
     write_text(out / "table.md", markdown(table))
 
 
+def _asked(recipe: Recipe, ours: Mapping[str, Score]) -> list[str]:
+    """Scores of the ablations' table: the paper's; on data that lack some, all that there are."""
+    paper = list(dict.fromkeys(m for a in recipe.ablations for m in a.values))
+    kept = [m for m in paper if m in ours]
+    return kept if len(kept) == len(paper) else list(dict.fromkeys([*kept, *ours]))
+
+
 def _refers(recipe: Recipe, variant: str) -> bool:
     return not recipe.reference or variant in recipe.reference
-
-
-def _other_variant(recipe: Recipe, found: Match) -> str:
-    """Why the paper's ablations belong to other features; "" = they do not."""
-    if not recipe.reference or set(recipe.reference) & set(found.variants):
-        return ""
-    return f"they are of the variant {', '.join(recipe.reference)}"
-
-
-def _departures(recipe: Recipe, settled: Settled, changed: Sequence[str]) -> list[str]:
-    """Settings that the user changed and that make it another experiment."""
-    free = {"run.seeds", "run.label", "run.singles", "run.modalities"}
-    other = sorted({name for name in changed if name not in free})
-    said = [f"settings changed: {', '.join(other)}"] if other else []
-    if settled.run.modalities and set(settled.run.modalities) != set(recipe.streams):
-        said.append(f"streams {', '.join(settled.run.modalities)} alone")
-    return said
 
 
 def _train(
     job: Job, settled: Settled, features: Path, folder: Path, masked: bool, notes: list[str]
 ) -> tuple[dict[str, Score], dict[str, Any]]:
-    """Train and score every label; what is finished is kept. {metric: score}, environment."""
+    """Train and score every label; what is finished is kept.
+
+    Returns:
+        {metric: score}, and "clips" {split: number} and "environment" of the table.
+    """
     ours: dict[str, Score] = {}
-    environment: dict[str, Any] = {}
+    about: dict[str, Any] = {}
     several = len(settled.labels) > 1
     for label in settled.labels:
         place = folder / label if several else folder
@@ -272,8 +267,11 @@ def _train(
         notes += [note for note in made.notes if note not in notes]
         before = key_of(job.recipe, settled.labels, label)
         ours |= {before + name: score for name, score in found.items()}
-        environment = json.loads((place / "env.json").read_text(encoding="utf-8"))
-    return ours, environment
+        kept = json.loads((place / "metrics.json").read_text(encoding="utf-8"))
+        tested = kept["splits"][settled.evaluate.split][settled.evaluate.convention]["clips"]
+        about["clips"] = {**made.clips, settled.evaluate.split: tested}
+        about["environment"] = json.loads((place / "env.json").read_text(encoding="utf-8"))
+    return ours, about
 
 
 def _ablate(
@@ -284,9 +282,9 @@ def _ablate(
         "name": ablation.name, "row": ablation.row, "source": ablation.source,
         "settings": ablation.settings, "status": "done", "reason": "",
     }  # fmt: skip
-    absent = _absent(job.recipe, ablation, found)
-    if absent:
-        return {**made, "status": "skipped", "reason": absent}, {}
+    lacking = absent(job.recipe, ablation, found)
+    if lacking:
+        return {**made, "status": "skipped", "reason": lacking}, {}
     try:
         settled = settle(job.recipe, *job.layers, texts(ablation.settings))
         masked = any(AUILC in m for m in ablation.values) and bool(settled.evaluate.mask)
@@ -294,17 +292,3 @@ def _ablate(
         return made, _train(job, settled, features, place, masked, notes)[0]
     except Exception as error:  # foreign code; the other rows are not to be lost
         return {**made, "status": "failed", "reason": one_line(error)}, {}
-
-
-def _absent(recipe: Recipe, ablation: Ablation, found: Match) -> str:
-    """Why an ablation says nothing on these data; "" = it does."""
-    known = set(recipe.streams)
-    for values in ablation.settings.values():
-        for value in values.values():
-            if isinstance(value, list) and set(value) <= known and set(value) - set(found.streams):
-                lacking = ", ".join(sorted(set(value) - set(found.streams)))
-                return f"it needs {lacking}, which is not in use"
-    kept = ablation.settings.get("run", {}).get("modalities")
-    if kept is not None and set(kept) == set(found.streams):
-        return "the stream that it leaves out is not in use"
-    return ""

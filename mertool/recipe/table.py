@@ -105,12 +105,16 @@ def shown(metric: str, convention: str) -> str:
 
 
 def main_cells(table: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the full model's table."""
-    seeds = len(table["seeds"])
-    paper = "paper" if not table["void"] else "paper (not comparable)"
-    header = ["metric", "source", paper, f"ours ({seeds} seed{'s' * (seeds != 1)})"]
+    """Header and rows of the full model's table; without the paper where it has no such scores."""
+    seeds, beside = len(table["seeds"]), bool(table["variants"])
+    paper = ["source", "paper (not comparable)" if table["void"] else "paper"] if beside else []
+    header = ["metric", *paper, f"ours ({seeds} seed{'s' * (seeds != 1)})"]
     body = [
-        [shown(r["metric"], table["convention"]), r["source"] or "-", _printed(r), ours_of(r)]
+        [
+            shown(r["metric"], table["convention"]),
+            *([r["source"] or "-", _printed(r)] if beside else []),
+            ours_of(r),
+        ]
         for r in table["rows"]
     ]
     return header, body
@@ -121,26 +125,24 @@ def _printed(line: Mapping[str, Any]) -> str:
 
 
 def ablation_cells(table: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the ablations' table: the full model first."""
-    metrics = list(dict.fromkeys(r["metric"] for a in table["ablations"] for r in a["rows"]))
+    """Header and rows of the ablations' table: the full model first.
+
+    On features that the paper has no score for, its scores are left out.
+    """
     void = table["void"] or table["ablations_void"]
-    paper = "paper (not comparable)" if void else "paper"
+    paper = ["paper (not comparable)" if void else "paper"] if table["variants"] else []
     header = ["ablation", "source"]
-    for metric in metrics:
-        header += [f"{shown(metric, table['convention'])}: {paper}", "ours"]
+    for line in table["full"]:
+        header += [shown(line["metric"], table["convention"]), *paper]
+    full = {"row": "full model", "source": "", "status": "done", "rows": table["full"]}
     body = []
-    for part in [{"row": "full model", "source": "", "rows": table["full"]}, *table["ablations"]]:
-        by = {r["metric"]: r for r in part["rows"]}
-        line = [part["row"], part["source"] or "-"]
-        for metric in metrics:
-            r = by.get(metric)
-            line += ["-", part.get("status", "-")] if r is None else [_printed(r), _ours(part, r)]
-        body.append(line)
+    for part in [full, *table["ablations"]]:
+        cells = [part["row"], part["source"] or "-"]
+        for line in part["rows"]:
+            ours = ours_of(line) if part["status"] == "done" else part["status"]
+            cells += [ours, *([_printed(line)] if paper else [])]
+        body.append(cells)
     return header, body
-
-
-def _ours(part: Mapping[str, Any], line: Mapping[str, Any]) -> str:
-    return part["status"] if part.get("status", "done") != "done" else ours_of(line)
 
 
 def headline(table: Mapping[str, Any]) -> list[str]:
@@ -152,6 +154,8 @@ def headline(table: Mapping[str, Any]) -> list[str]:
     lines.append(
         f"features: {streams}; alignment {table['alignment']}; shape {table['shape'] or 'none'}"
     )
+    counts = ", ".join(f"{n} {split}" for split, n in table["clips"].items())
+    lines.append(f"clips: {counts}" + (f"; {table['folds']} folds" if table["folds"] else ""))
     if table["void"]:
         lines.append("the comparison with the paper is void: " + "; ".join(table["void"]))
     return lines
@@ -162,7 +166,7 @@ def markdown(table: Mapping[str, Any]) -> str:
     first, *rest = headline(table)
     parts = [f"# {first}", *rest, _pipes(*main_cells(table))]
     if table["ablations"]:
-        if table["ablations_void"]:
+        if table["ablations_void"] and table["variants"]:
             parts.append(f"The paper's ablations are not comparable: {table['ablations_void']}")
         parts.append(_pipes(*ablation_cells(table)))
     reasons = [

@@ -19,6 +19,7 @@ PAGES = [
     ["plugins", "ls"],
     ["plugins", "check"],
     ["plugins", "new"],
+    *(["recipe", name] for name in ("ls", "show", "cp", "check", "run")),
 ]
 
 
@@ -60,7 +61,7 @@ def test_examples_name_options_that_exist():
     assert checked > 10
 
 
-@pytest.mark.parametrize("group", [[], ["data"], ["plugins"]], ids=" ".join)
+@pytest.mark.parametrize("group", [[], ["data"], ["plugins"], ["recipe"]], ids=" ".join)
 def test_a_group_alone_shows_its_help(call, group):
     code, out, err = call(*group)
     assert "Usage: mertool" in out + err and "Error" not in err

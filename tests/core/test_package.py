@@ -54,12 +54,16 @@ def test_a_wheel_outside_the_checkout_has_everything(tmp_path):
         names = set(archive.namelist())
         archive.extractall(site)
     assert set(on_disk()) <= names
-    assert "mertool_plugins/mcr/README.md" in names
+    assert {"mertool_plugins/mcr/README.md", "mertool_recipes/mosi_mcr/recipe.toml"} <= names
     code = (
         "import mertool, mertool_recipes, mertool.demo, mertool.manifest as m;"
         "from mertool.registry import registry as r;"
         f"assert mertool.__file__.startswith({str(site)!r}), mertool.__file__;"
         "assert r().load('fusion', 'mcr').__module__ == 'mertool_plugins.mcr.model';"
+        "from mertool.recipe import find, names;"
+        "assert find('mosi_mcr').path.is_relative_to(mertool_recipes.__path__[0]);"
+        "assert len(names()) == len({path.parent for path in "
+        "__import__('pathlib').Path(mertool_recipes.__path__[0]).glob('*/README.md')}), names();"
         "print(len(m.read([mertool.demo.CLIPS]).clips))"
     )
     environment = {"PYTHONPATH": str(site), "PATH": "/usr/bin:/bin"}

@@ -515,14 +515,15 @@ def test_our_reader_passes(tmp_path) -> None:
 
 RECIPE = """
 [recipe]
-fusion = "concat"
+title = "Concatenation of made-up features"
+paper = "Somebody et al. 2020"
+dataset = "Toy"
+summary = "a toy"
 
-[extract]
-audio = "mfcc"
-text = "none"
-
-[align]
-aligner = "pocketsphinx"
+[run]
+plugin = "concat"
+label = "score"
+modalities = ["text", "audio"]
 
 [fusion]
 d_model = 16
@@ -530,24 +531,43 @@ d_model = 16
 [train]
 epochs = 3
 
-[expected]
-source = "Somebody et al. 2020, Table 3"
-MAE = 0.7
+[labels.score]
+task = "regression"
+range = [-3.0, 3.0]
+
+[shapes.toy]
+text = [6, 5]
+audio = [4, 5]
+alignment = "word"
+
+[expected.toy]
+source = "Table 3"
+mae = 0.7
+
+[ablations.text_only]
+row = "Text only"
+source = "Table 4"
+run.modalities = ["text"]
+paper = { mae = 0.8 }
 """
 
 
 def test_recipe_kit(install, tmp_path) -> None:
+    rest = ["names", "keys", "expected", "support", "ablations", "shapes", "builds"]
     faults = {
         "sound": ("", "", []),
-        "section": ("[align]", "[alignment]", ["file"]),
-        "name": ('"mfcc"', '"mfccs"', ["names"]),
-        "key": ("d_model", "d_modle", ["keys"]),
-        "value": ("epochs = 3", "epochs = true", ["keys"]),
-        "uncited": ('source = "Somebody et al. 2020, Table 3"', "", ["expected"]),
-        "syntax": ("[train]", "[train", ["file", "names", "keys", "expected"]),
+        "section": ("[train]", "[training]", ["file", *rest]),
+        "name": ('"concat"', '"concatt"', ["names", *rest[1:5], "builds"]),
+        "key": ("d_model", "d_modle", ["keys", *rest[2:5], "builds"]),
+        "value": ("epochs = 3", "epochs = true", ["keys", *rest[2:5], "builds"]),
+        "uncited": ('source = "Table 3"', "", ["file", *rest]),
+        "score": ("mae = 0.7", "mean_error = 0.7", ["expected"]),
+        "row": ('run.modalities = ["text"]', "train.epochs = 3", ["ablations"]),
+        "stream": ("audio = [4, 5]", "", ["shapes"]),
+        "syntax": ("[train]", "[train", ["file", *rest]),
     }
     calls = [f'"{n}", "recipes_package:{n}"' for n in faults]
-    install("recipes_toy", registering("recipe", *calls))
+    install("recipes_toy", registering("recipe", *calls, '"escape", "recipes_package:../sound"'))
     package = tmp_path / "site" / "recipes_package"
     for name, (old, new, _) in faults.items():
         (package / name).mkdir(parents=True)
@@ -558,6 +578,8 @@ def test_recipe_kit(install, tmp_path) -> None:
     importlib.invalidate_caches()
     for name, (*_, checks) in faults.items():
         assert [r.check for r in failed(testing.check_recipe(name))] == checks, name
+    escaped = {r.check: r.reason for r in failed(testing.check_recipe("escape"))}
+    assert "in no folder of its package" in escaped["file"]
 
 
 def test_the_toy_voice_is_the_same_at_every_rate(tmp_path) -> None:

@@ -331,7 +331,7 @@ def test_losses_of_the_model_against_loops(forms: tuple[str, str]) -> None:
     U, masks = model.project(batch)
     H = model.encoder(U, masks)
     # float32 within: the losses never run in less.
-    got = {name: float(v) for name, v in model.losses(U, masks, H).items()}
+    got = {name: v.item() for name, v in model.losses(U, masks, H).items()}
     have = [mask.any(1).numpy() for mask in masks]
     tokens = H.s.detach().numpy().reshape(6, 3, 2, 8)
     common = H.c.detach().numpy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from pathlib import Path
 
@@ -12,13 +13,15 @@ from recipes.tiny import TINY, write
 
 import mertool.evaluate  # so that conftest.py lowers its draws
 import mertool.recipe
+from mertool.config import to_dict
 from mertool.errors import DataError
 from mertool.recipe import generated, table
 from mertool.recipe.labels import classes, complete
 from mertool.recipe.match import match
-from mertool.recipe.settle import settle
+from mertool.recipe.parse import SECTIONS
+from mertool.recipe.settle import EvaluateConfig, settle
 from mertool.store import FeatureFile
-from mertool.testing import interaction
+from mertool.testing import check_recipe, failed, interaction
 from mertool.types import Label
 
 
@@ -212,3 +215,24 @@ def test_the_tiny_recipe_is_sound():
     assert set(tomllib.loads(TINY)) <= {
         "recipe", "run", "fusion", "train", "labels", "shapes", "expected", "ablations", "smoke",
     }  # fmt: skip
+
+
+# --- the page --------------------------------------------------------------------------------
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
+
+
+def test_the_example_on_the_page_is_a_sound_recipe(tmp_path):
+    (example,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    (tmp_path / "recipe.toml").write_text(example)
+    assert not failed(check_recipe(str(tmp_path / "recipe.toml")))
+
+
+def test_the_page_has_every_part_and_every_setting():
+    listed = {n for n in SECTIONS if re.search(rf"^\| .*`\[{n}[.\]].* \|", PAGE, re.MULTILINE)}
+    assert listed == set(SECTIONS)
+    rows = re.findall(r"^\| (`evaluate\..*?) \| (.*?) \|", PAGE, re.MULTILINE)
+    said = {}
+    for names, defaults in rows:
+        values = re.findall(r"`(\w+)`", defaults) or [""]
+        said |= dict(zip(re.findall(r"`evaluate\.(\w+)`", names), values, strict=True))
+    assert said == to_dict(EvaluateConfig())

@@ -190,3 +190,30 @@ def test_listing_recipes_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("paper", "names"),
+    [
+        ("mcr", ["mosi_mcr", "mosei_mcr"]),
+        ("fdmer", ["mosi_fdmer", "mosei_fdmer", "ur_funny_fdmer"]),
+        ("norm_tr", ["mosi_norm_tr", "mosei_norm_tr"]),
+        ("tmt", ["mosi_tmt", "mosei_tmt", "sims_tmt"]),
+        ("tdmer", ["mosi_tdmer"]),
+        ("tdmer", ["mosei_tdmer"]),
+    ],
+    ids=lambda v: v if isinstance(v, str) else "",
+)
+def test_figures_of_the_ablations_stand_in_the_paper(shared, paper, names):
+    """A row's figures for all data sets stand in one line of the paper's text, in its order."""
+    text = (shared / "papers" / f"{paper}.txt").read_text(encoding="utf-8")
+    lines = [[float(x) for x in re.findall(r"\d+\.\d+|\d+", line)] for line in text.splitlines()]
+    recipes = [tomllib.loads(text_of(name))["ablations"] for name in names]
+    checked = 0
+    for name in recipes[0]:
+        row = [v for recipe in recipes for v in recipe.get(name, {}).get("paper", {}).values()]
+        if row:
+            n = len(row)
+            assert any(row == line[i : i + n] for line in lines for i in range(len(line))), name
+            checked += 1
+    assert checked >= 9

@@ -64,6 +64,8 @@ def test_a_run_ends_in_a_table_made_of_its_metrics(call, recipe, data):
     table = json.loads(Path("out/table.json").read_text())
     assert (table["shape"], table["variants"], table["void"]) == ("aligned", ["aligned"], [])
     assert (table["seeds"], table["split"]) == ([1111, 1112], "test")
+    assert table["clips"] == {"train": 56, "valid": 8, "test": 16}
+    assert "clips: 56 train, 8 valid, 16 test" in out
     assert table["environment"]["packages"]["torch"] and table["environment"]["data"]["sha256"]
     kept = json.loads(Path("out/full/metrics.json").read_text())["splits"]["test"]["mertool"]
     rows = by_metric(table["rows"])
@@ -219,6 +221,16 @@ def test_a_label_of_another_kind_voids_the_comparison(tmp_path, data):
         named, data, tmp_path / "c", seeds=1, settings=["run.label=score"]
     ).tables
     assert table["void"] == [] and table["labels"] == ["score"]
+
+
+def test_another_split_is_told(tmp_path, data):
+    for counts, said in (([56, 8, 16], False), ([57, 8, 16], True)):
+        recipe = write(
+            tmp_path / "tiny", ('summary = "tiny"', f'summary = "tiny"\nclips = {counts}')
+        )
+        report = mertool.recipe.run(recipe, data, tmp_path / "out", seeds=1, overwrite=True)
+        notes = report.tables[0]["notes"]
+        assert ("the paper's split has other clips: 57 train, 8 valid, 16 test" in notes) == said
 
 
 def test_smoke_is_told_in_the_table(call, recipe):
