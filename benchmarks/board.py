@@ -293,8 +293,8 @@ def lines(result: dict[str, Any]) -> list[str]:
         text += [f"{name}: {clips}", table(header, rows)]
         few = [p for p, row in made["rows"].items() if row["n_seeds"] < result["seeds"]]
         if few:
-            text.append(f"{FEWER} seeds only (a row of five takes over 20 CPU minutes): "
-                        + ", ".join(few))  # fmt: skip
+            why = f"as {result['seeds']} take over 20 CPU minutes"
+            text.append(f"{FEWER} seeds only, {why}: {', '.join(few)}")
         if name in ("mosi", "meld"):
             text.append("One step a stream: attention over time is the identity.")
         text += [*(f"Note: {note}" for note in made["notes"]), ""]

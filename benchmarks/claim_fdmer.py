@@ -12,6 +12,9 @@ clips, for each variant:
     R2           of a ridge regression from the vector to the shared factors, to the stream's own
                  private ones and, of each kind, to what the label needs; learnt on training clips.
                  Z_m is the vector before the two encoders, "input" the mean of the rows
+    share        of the vector's variance that goes linearly with the shared factors, and with the
+                 stream's own private ones. R2 does not see it: a factor may be told exactly by
+                 a direction in which the vectors hardly differ
 
     full         the method
     joint        adversarial_reach=all: the adversarial losses teach the Transformers, too
@@ -201,6 +204,9 @@ def judge(
                     for m in WIDTHS
                 ]
                 figures[f"R2 {name} {kind}{what}"] = float(np.mean(scores))
+        for what in ("shared", "private"):
+            parts_of = [share(test, factors, name, what, m) for m in WIDTHS]
+            figures[f"share {name} {what}"] = float(np.mean(parts_of))
     return figures
 
 
@@ -235,6 +241,18 @@ def recovered(train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.n
     return float(made.fit(*train).score(*test))
 
 
+def share(
+    part: dict[str, Any], factors: dict[str, dict[str, np.ndarray]], name: str, what: str, m: str
+) -> float:
+    """Share of the variance of a stream's vectors that goes linearly with one kind of factor."""
+    both = {w: targets(part["ids"], factors, "", w, m) for w in ("shared", "private")}
+    F, V = np.concatenate(list(both.values()), axis=1), part[name][m].astype(float)
+    F, V = F - F.mean(axis=0), V - V.mean(axis=0)
+    B = np.linalg.lstsq(F, V, rcond=None)[0]
+    mine = slice(0, SHARED) if what == "shared" else slice(SHARED, None)
+    return float(np.square(F[:, mine] @ B[mine]).sum() / np.square(V).sum())
+
+
 def mean(result: dict[str, Any], variant: str, figure: str) -> float:
     """Of a figure, over seeds."""
     return float(np.mean(result["variants"][variant]["figures"][figure]))
@@ -265,12 +283,18 @@ def lines(result: dict[str, Any]) -> list[str]:
     ]  # fmt: skip
     text = [table(["which stream? (test)", *columns, "mae", "mean's mae", "train s"], rows), ""]
     kinds = ("shared", "private", "label shared", "label private")
+    shares = [f"share {kind}" for kind in kinds[:2]]
     rows = [
-        [variant, name, *(pm(made["figures"][f"R2 {name} {kind}"]) for kind in kinds)]
+        [
+            variant,
+            name,
+            *(pm(made["figures"][f"R2 {name} {kind}"]) for kind in kinds),
+            *(pm(made["figures"][f"share {name} {kind}"]) for kind in kinds[:2]),
+        ]
         for variant, made in result["variants"].items()
         for name in VECTORS
     ]
-    return [*text, table(["R2 on test", "from", *kinds], rows), ""]
+    return [*text, table(["R2 on test", "from", *kinds, *shares], rows), ""]
 
 
 def pm(values: list[float]) -> str:
@@ -284,7 +308,9 @@ def key_figure(result: dict[str, Any]) -> str:
     probes = ", ".join(f"{mean(result, 'full', f'probe {n}'):.3f} on {w}" for n, w in NAMES.items())
     R2 = "; ".join(
         f"{w} tell {mean(result, 'full', f'R2 {n} shared'):.3f} of the shared and "
-        f"{mean(result, 'full', f'R2 {n} private'):.3f} of the private factors"
+        f"{mean(result, 'full', f'R2 {n} private'):.3f} of the private factors, which make "
+        f"{mean(result, 'full', f'share {n} shared'):.3f} and "
+        f"{mean(result, 'full', f'share {n} private'):.3f} of their variance"
         for n, w in NAMES.items()
     )
     return f"D gives the true stream {D} vectors (new probe right: {probes}); {R2}"

@@ -20,12 +20,12 @@ import pytest
 
 import mertool
 from mertool import media
-from mertool.types import Clip
+from mertool.types import Clip, Label
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 DEMO = Path(mertool.__file__).parent / "demo" / "clips"
 SCRIPTS = (
-    "claim_fdmer", "claim_mcr", "claim_norm_tr", "claim_tdmer", "claim_tmt", "complexity",
+    "board", "claim_fdmer", "claim_mcr", "claim_norm_tr", "claim_tdmer", "claim_tmt", "complexity",
     "extract", "interaction", "memory", "resume", "robustness", "sanity", "speech",
     "startup", "tutorial",
 )  # fmt: skip
@@ -475,8 +475,6 @@ def test_speech_svm(script, tmp_path):
     from sklearn.svm import SVC
 
     from mertool.store import Stream, Writer
-    from mertool.types import Label
-
     speech = script("speech")
     rng = np.random.default_rng(0)
     ids = [f"c{i:02d}" for i in range(60)]
@@ -1260,6 +1258,7 @@ def claim_fdmer_result(claim: ModuleType) -> dict[str, Any]:
         "D C": [0.25, 0.375], "D P": [1.0, 0.9375], "D accuracy C": [0.25, 0.5],
         "D accuracy P": [1.0, 1.0], "probe C": [0.5, 0.75], "probe P": [1.0, 1.0],
         "mae": [0.5, 0.5], "mean's mae": [1.0, 1.0], "R2 C shared": [0.75, 1.0],
+        **{f"share {v} {w}": [0.25, 0.25] for v in claim.VECTORS for w in ("shared", "private")},
     }  # fmt: skip
     made = {"train_seconds": 2.0, "figures": figures}
     return {"variants": {variant: copy.deepcopy(made) for variant in claim.VARIANTS}}
@@ -1275,7 +1274,8 @@ def test_claim_fdmer_check(script):
     assert claim.key_figure(good) == (
         "D gives the true stream 0.312 on common, 0.969 on private vectors (new probe right: 0.625 "
         "on common, 1.000 on private); common tell 0.875 of the shared and 0.500 of the private "
-        "factors; private tell 0.500 of the shared and 0.500 of the private factors"
+        "factors, which make 0.250 and 0.250 of their variance; private tell 0.500 of the shared "
+        "and 0.500 of the private factors, which make 0.250 and 0.250 of their variance"
     )
     for figure, value, told in (
         ("D C", 0.5, "D gives the true stream 0.500 on common vectors, not 0.333"),
@@ -1345,6 +1345,9 @@ def test_claim_fdmer_judges(script):
         for name, shared, private in (("C", 1, 0), ("P", 0, 1), ("input", 1, 1)):
             assert found[f"R2 {name} {kind}shared"] == pytest.approx(shared, abs=0.1)
             assert found[f"R2 {name} {kind}private"] == pytest.approx(private, abs=0.1)
+            both = shared + private
+            assert found[f"share {name} shared"] == pytest.approx(shared / both, abs=0.1)
+            assert found[f"share {name} private"] == pytest.approx(private / both, abs=0.1)
 
 
 @pytest.mark.slow
@@ -1357,3 +1360,63 @@ def test_claim_fdmer_runs():
     for made in result["variants"].values():
         assert all(len(values) == 2 for values in made["figures"].values())
     assert list(result)[-1] == "key_figure"
+
+
+def board_result() -> dict[str, Any]:
+    row = {
+        "mean": {"mae": 1.0, "pearson": 0.4}, "std": {"mae": 0.1, "pearson": None}, "n_seeds": 5,
+        "parameters": 1234567, "best_epoch": 3.0, "train_seconds": 61.2,
+    }  # fmt: skip
+    better = {
+        **copy.deepcopy(row), "n_seeds": 3,
+        "against_concat": {
+            "mae": {"difference": -0.25, "t_holm": 0.0123, "bootstrap_holm": float("nan")}
+        },
+    }  # fmt: skip
+    return {
+        "seeds": 5,
+        "sets": {"mosi": {
+            "metrics": ["mae", "pearson"], "stated": {"ridge": [0.948, None]},
+            "rows": {"concat": row, "tmt": better}, "constant": {"mae": 1.3, "pearson": None},
+            "plain": {"text": {"mean": {"mae": 0.9, "pearson": 0.6}, "penalty": [1.0]}},
+            "clips": {"train": 7, "valid": 2, "test": 3}, "notes": ["watch out"],
+        }},
+        "by_heart": {"tmt": {"mae": 0.4, "constant": 1.5, "epoch": 9}},
+    }  # fmt: skip
+
+
+def test_board_check(script):
+    board = script("board")
+    good = board_result()
+    assert board.misses(good) == []
+    text = "\n".join(board.lines(good))
+    assert "1,234,567" in text and "1.0000 +- 0.1000" in text and "-0.2500: 0.0123, -" in text
+    assert "3 seeds only, as 5 take over 20 CPU minutes: tmt" in text
+    assert "attention over time is the identity" in text and "Note: watch out" in text
+    assert "stated: ridge" in text and "linear, text" in text
+    assert board.key_figure(good) == "mosi mae (mertool): concat 1.0000, tmt 1.0000"
+    bad = board_result()
+    bad["by_heart"]["tmt"]["mae"] = 0.5  # a third of the constant's is not less than a third
+    assert len(board.misses(bad)) == 1 and board.misses(bad)[0].startswith("tmt: mae 0.5000")
+
+
+def test_board_linear(script):
+    """Where labels are linear in the features, the plain models find them without seeing test."""
+    board = script("board")
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(260, 3))
+    split = ["train"] * 200 + ["valid"] * 50 + ["test"] * 10
+    y = x @ [1.0, -2.0, 0.5]
+    spoilt = np.where(np.array(split) == "test", 99.0, y)
+    number = Label("y", "regression", (), (-9.0, 9.0))
+    pred, known, penalty = board.linear(number, x, spoilt, split)
+    assert pred.shape == known.shape == (10, 1) and penalty == min(board.PENALTIES)
+    assert np.abs(pred[:, 0] - y[250:]).max() < 0.05 and (known == 99).all()
+    classes = Label("c", "classification", ("no", "yes"))
+    pred, known, _ = board.linear(classes, x, (y > 0).astype(int), split)
+    assert pred.shape == (10, 2) and (pred.argmax(axis=1) == known).mean() >= 0.9
+
+
+def test_board_options(script, tmp_path):
+    done = run("board", "--sets", "mmno")
+    assert done.returncode == 2 and "mmno" in done.stderr and "mmmo" in done.stderr
