@@ -142,7 +142,10 @@ def _open(folder: Path, recipe: Recipe, resume: bool, overwrite: bool) -> Path:
     # A call that was refused for its data leaves these; nothing was trained.
     begun = {FILE, "features.h5"}
     if folder.is_file() or (folder.is_dir() and {p.name for p in folder.iterdir()} - begun):
-        if not (folder / FILE).is_file():
+        # Not a folder that merely holds a recipe: it would be lost by --overwrite.
+        ran = (folder / "full").is_dir() or any(folder.glob("*/full"))
+        inside = recipe.path.resolve().is_relative_to(folder.resolve())
+        if not (folder / FILE).is_file() or not ran or inside:
             raise OutputError(
                 "The output is no run of a recipe.", str(folder), "Choose another with -o."
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import click
+import methods_page
 import pages
 import pytest
 import settings_page
@@ -25,6 +26,12 @@ every_page = pytest.mark.parametrize(
 def test_settings_page_is_fresh():
     assert pages.read("settings") == settings_page.page(), (
         "run: python tests/docs/settings_page.py > docs/settings.md"
+    )
+
+
+def test_methods_page_is_fresh():
+    assert pages.read("methods") == methods_page.page(), (
+        "run: python tests/docs/methods_page.py > docs/methods.md"
     )
 
 

@@ -320,6 +320,12 @@ def test_existing_output(call, recipe, data):
     refused = call(*run[:-1], "other", "--overwrite")
     assert refused.code == 1 and "no run of a recipe" in refused.err
     assert Path("other/precious.txt").read_text() == "mine"
+    # A folder that holds a recipe is no output of one, even if it was run from there.
+    copy = Path(write(Path("mine")))
+    (copy.parent / "full").mkdir()
+    for out in ("mine", "."):
+        refused = call("recipe", "run", str(copy), f"data={data}", "-o", out, "--overwrite")
+        assert refused.code == 1 and "no run of a recipe" in refused.err and copy.is_file()
 
 
 def test_running_needs_no_media_libraries(recipe, data):
