@@ -135,8 +135,12 @@ def measure(name: str, features: Path, work: Path, seeds: int) -> dict[str, Any]
         common.say(f"{name}: {plugin}")
         command = ["train", "--plugin", plugin, features, "-o", run, "--resume", "--no-singles"]
         command += [*about["train"], *(p for s in PROTOCOL for p in ("--set", s))]
-        cpu = [common.mertool(*command, "--seeds", 1).cpu]
-        enough = seeds if one_seed(run, cpu[0]) * seeds <= SLOW else min(seeds, FEWER)
+        enough = seeds
+        if len({p.name for p in run.rglob("seed-*")}) < seeds:
+            cpu = common.mertool(*command, "--seeds", 1).cpu
+            # Of a first seed that an earlier call trained, the time of its epochs.
+            one = max(cpu, sum(seconds(p) for p in run.rglob("seed-1111")))
+            enough = seeds if one * seeds <= SLOW else min(seeds, FEWER)
         ran = common.mertool(*command, "--seeds", enough)
         scored = common.mertool("evaluate", run).report
         epochs = [best["epoch"] for best in ran.report["models"].values()]
@@ -155,11 +159,6 @@ def measure(name: str, features: Path, work: Path, seeds: int) -> dict[str, Any]
     with mertool.open(features) as file:
         result["plain"] = plain(file, runs["concat"])
     return result
-
-
-def one_seed(run: Path, cpu: float) -> float:
-    """CPU seconds of the first seed; of one trained before, its epochs' wall time."""
-    return max(cpu, sum(seconds(p) for p in run.rglob("seed-1111")))
 
 
 def seconds(folder: Path) -> float:
@@ -278,17 +277,17 @@ def lines(result: dict[str, Any]) -> list[str]:
         metrics = made["metrics"]
         shown = [printed(m, "mertool") for m in metrics]
         clips = ", ".join(f"{n} {split}" for split, n in made["clips"].items())
-        rows = [[plugin, row["n_seeds"], f"{row['parameters']:,}", f"{row['train_seconds']:.0f}",
+        rows = [[plugin, row["n_seeds"], f"{row['parameters']:,}",
                  *(spread(row, m) for m in metrics), gap(row, metrics[0])]
                 for plugin, row in made["rows"].items()]  # fmt: skip
-        blank = ["-"] * 3
+        blank = ["-"] * 2
         for streams, row in made["plain"].items():
             told = [number(row["mean"][m]) for m in metrics]
             rows.append([f"linear, {streams}", *blank, *told, ""])
         rows.append(["constant", *blank, *(number(made["constant"][m]) for m in metrics), ""])
         for who, values in made["stated"].items():
             rows.append([f"stated: {who}", *blank, *(number(v) for v in values), ""])
-        header = ["test, mean +- sd over seeds", "seeds", "parameters", "train s", *shown,
+        header = ["test, mean +- sd over seeds", "seeds", "parameters", *shown,
                   f"{shown[0]} less concat's: p of t, of bootstrap (Holm)"]  # fmt: skip
         text += [f"{name}: {clips}", table(header, rows)]
         few = [p for p, row in made["rows"].items() if row["n_seeds"] < result["seeds"]]
