@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from mertool.store import Stream, Writer
 from mertool.types import Clip, Label, Rows
@@ -13,6 +14,12 @@ LABELS = [
     Label("score", "regression", (), (-3.0, 3.0)),
     Label("emotion", "classification", ("calm", "glad", "sad")),
     Label("traits", "multilabel", ("high", "low")),
+]
+
+# Of the tasks, one in the default tests: what is tested takes seconds for each.
+ONE_TASK = [
+    "regression",
+    *(pytest.param(t, marks=pytest.mark.slow) for t in ("classification", "multilabel")),
 ]
 
 

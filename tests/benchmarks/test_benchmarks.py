@@ -475,6 +475,7 @@ def test_speech_svm(script, tmp_path):
     from sklearn.svm import SVC
 
     from mertool.store import Stream, Writer
+
     speech = script("speech")
     rng = np.random.default_rng(0)
     ids = [f"c{i:02d}" for i in range(60)]

@@ -23,19 +23,18 @@ INTRO = """\
 What [`mcr`](../plugins/mcr/README.md), [`fdmer`](../plugins/fdmer/README.md),
 [`norm_tr`](../plugins/norm_tr/README.md), [`tmt`](../plugins/tmt/README.md) and
 [`tdmer`](../plugins/tdmer/README.md) do on data that were at hand: real features, but none of the
-papers' own sets with the papers' own features, so that nothing here confirms or refutes a published
-score. [Recipes](recipes.md) are for that. Each section is what its script printed; a target that was
-missed is told below its table.
+papers' own, so that nothing here confirms or refutes a published score; [recipes](recipes.md) are for
+that. Each section is what its script printed. A target that was missed is told below its table.
 """
 SECTIONS = {
     "board": ("On real features", """\
-MMMO, MOSI, MELD and RAVDESS speech, every fusion with its default settings, beside concatenation, late
-fusion and linear models. Defaults are those of the papers for MOSI; nothing was tuned to these sets.
-MOSI and MELD come as one vector a stream: attention over a single step is the identity, so
+MMMO, MOSI, MELD and RAVDESS speech, every fusion with its default settings, beside concatenation,
+late fusion and linear models. Defaults are those of the papers for MOSI; nothing was tuned to these
+sets. MOSI and MELD come as one vector a stream: attention over a single step is the identity, so
 these two sets say nothing about how a method attends over time."""),
-    "interaction": ("Two modalities together", """\
-Generated data whose label is the product of a sign in text and one in audio, so that no stream alone
-and no sum over streams can tell it."""),
+    "interaction-methods": ("Two modalities together", """\
+Generated data whose label is the product of a sign in text and one in audio: no stream alone and no
+sum over streams can tell it."""),
     "ablations": ("An ablation table", """\
 One recipe with all its ablations on MMMO, audio and vision. The paper's table is of other data; its
 figures are not comparable and not shown."""),
@@ -66,18 +65,23 @@ def benchmark(name: str, result: dict[str, Any]) -> list[str]:
     """What a script prints of a result that it once measured."""
     sys.path.insert(0, str(BENCHMARKS))
     try:
-        script = importlib.import_module(name)
+        script = importlib.import_module(script_of(name))
     finally:
         sys.path.remove(str(BENCHMARKS))
     made = result["environment"]
     text = "\n".join([*script.lines(result), result["key_figure"]])
     return [
-        f"`python benchmarks/{name}.py`, {made['date']}, {made['cpus']} CPUs "
+        f"`python benchmarks/{script_of(name)}.py`, {made['date']}, {made['cpus']} CPUs "
         f"({made['cpu']}), torch {made['packages']['torch']}:",
         f"\n```text\n{text}\n```",
         *([""] if result["missed"] else []),
         *(f"- Target missed: {miss}" for miss in result["missed"]),
     ]
+
+
+def script_of(name: str) -> str:
+    """The script that wrote results/NAME.json: what stands behind a hyphen says how it was called."""
+    return name.partition("-")[0]
 
 
 def ablations(result: dict[str, Any]) -> list[str]:
@@ -86,10 +90,7 @@ def ablations(result: dict[str, Any]) -> list[str]:
     parts = [*tables.headline(made), common.table(*tables.main_cells(made)), ""]
     parts.append(common.table(*tables.ablation_cells(made), left=2))
     text = "\n".join(parts)
-    return [
-        f"`mertool recipe run {made['recipe']} data=mmmo.h5 {changed} --ablations`:",
-        f"\n```text\n{text}\n```",
-    ]
+    return [f"`{made['environment']['command']}`:", f"\n```text\n{text}\n```"]
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from mertool_plugins.tmt.config import CHOICES
 from mertool_plugins.tmt.layers import Tokens
 from mertool_plugins.tmt.losses import cosines, separation, similarity, summed
 from mertool_plugins.tmt.model import TMT, TMTConfig
+from synthetic import ONE_TASK
 from torch import Tensor, nn
 
 import mertool
@@ -685,7 +686,9 @@ def test_resampling_if_asked_for() -> None:
         ("d_model=16", "heads=4", "d_ff=32", "d_head=16"),
         ("d_model=16", "heads=4", "d_head=0", "similarity=clip", "orthogonality=batch", "steps=5",
          "integration=attention"),
-        ("d_model=8", "heads=2", "encoder=misa", "fusion=tfn"),
+        pytest.param(
+            ("d_model=8", "heads=2", "encoder=misa", "fusion=tfn"), marks=pytest.mark.slow
+        ),
     ],
     ids=["default", "options", "misa"],
 )  # fmt: skip
@@ -771,7 +774,7 @@ def test_what_is_recorded() -> None:
 
 
 # --- learning -------------------------------------------------------------------------------------
-@pytest.mark.parametrize("task", K)
+@pytest.mark.parametrize("task", ONE_TASK)
 def test_overfits_64_clips(task: str) -> None:
     spec = spec_of(task=task)
     model = build(spec, TMTConfig(d_model=16, heads=2, d_ff=32, d_head=16, dropout=0.0)).train()
