@@ -82,23 +82,16 @@ def main() -> int:
         "--data", metavar="DIR", type=Path,
         help="folder with mmmo/, mosi/, meld/ and ravdess_speech/  [default: the shared data]",
     )  # fmt: skip
-    parser.add_argument(
-        "--sets", type=lambda text: text.split(","), default=list(SETS), metavar="NAME,...",
-        help=f"[default: {','.join(SETS)}]",
-    )  # fmt: skip
+    common.sets_option(parser, SETS)
     parser.add_argument("--seeds", type=int, default=SEEDS, help=f"[default: {SEEDS}]")
     parser.add_argument(
         "--work", metavar="DIR", type=Path,
         help="keep features and runs there, and go on with those that are there",
     )  # fmt: skip
     args = parser.parse_args()
-    for name in args.sets:
-        if name not in SETS:
-            raise common.BenchmarkError(f"There is no set {name}. Choose from {', '.join(SETS)}.")
     root = common.folder(args.data, "")
-    for source in {MMMO, *(SETS[name]["source"] for name in args.sets)}:
-        if not (root / source).exists():
-            raise common.BenchmarkError(f"There is no {root / source}. Check --data.")
+    for needed in {MMMO, *(SETS[name]["source"] for name in args.sets)}:
+        common.source(root, needed)
     with tempfile.TemporaryDirectory(prefix="mertool-") as temporary:
         work = args.work or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)

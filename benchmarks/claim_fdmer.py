@@ -106,10 +106,7 @@ def main() -> int:
     parser.add_argument("--data", metavar="DIR", type=Path, help="not used: data are generated")
     parser.add_argument("--seeds", type=int, default=2, help="[default: 2]")
     parser.add_argument("--clips", type=int, default=1000, help="[default: 1000]")
-    parser.add_argument(
-        "--set", dest="settings", metavar="SECTION.KEY=VALUE", action="append", default=[],
-        help="passed on to mertool train; may be given several times",
-    )  # fmt: skip
+    common.settings_option(parser)
     args = parser.parse_args()
     result: dict[str, Any] = {
         "settings": [*SETTINGS, *args.settings], "seeds": args.seeds, "clips": args.clips,

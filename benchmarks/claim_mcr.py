@@ -107,10 +107,7 @@ def main() -> int:
     parser = common.parser(__doc__)
     parser.add_argument("--data", metavar="DIR", type=Path, help="not used: data are generated")
     parser.add_argument("--seeds", type=int, default=4, help="[default: 4]")
-    parser.add_argument(
-        "--set", dest="settings", metavar="SECTION.KEY=VALUE", action="append", default=[],
-        help="passed on to mertool train; may be given several times",
-    )  # fmt: skip
+    common.settings_option(parser)
     args = parser.parse_args()
     result: dict[str, Any] = {"seeds": args.seeds, "settings": args.settings, "sets": {}}
     settings = [part for one in ("train.epochs=25", *args.settings) for part in ("--set", one)]

@@ -62,22 +62,13 @@ def main() -> int:
     )  # fmt: skip
     parser.add_argument("--seeds", type=int, default=5, help="[default: 5]")
     parser.add_argument("--epochs", type=int, default=8, help="[default: 8]")
-    parser.add_argument(
-        "--sets", type=lambda text: text.split(","), default=list(SETS), metavar="NAME,...",
-        help=f"[default: {','.join(SETS)}]",
-    )  # fmt: skip
-    parser.add_argument(
-        "--set", dest="settings", metavar="SECTION.KEY=VALUE", action="append", default=[],
-        help="passed on to mertool train, such as fusion.d_model=64; may be given several times",
-    )  # fmt: skip
+    common.sets_option(parser, SETS)
+    common.settings_option(parser)
     args = parser.parse_args()
-    for name in args.sets:
-        if name not in SETS:
-            raise common.BenchmarkError(f"There is no set {name}. Choose from {', '.join(SETS)}.")
     root = common.folder(args.data, "")
-    for source in (MMMO, WORDS, UTTERANCES):
-        if source.split("/")[0] in args.sets and not (root / source).is_file():
-            raise common.BenchmarkError(f"There is no file {root / source}. Check --data.")
+    for needed in (MMMO, WORDS, UTTERANCES):
+        if needed.split("/")[0] in args.sets:
+            common.source(root, needed)
     result: dict[str, Any] = {"seeds": args.seeds, "settings": args.settings, "sets": {}}
     with tempfile.TemporaryDirectory(prefix="mertool-") as temporary:
         for name in args.sets:

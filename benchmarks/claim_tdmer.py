@@ -111,14 +111,9 @@ def main() -> int:
         "--data", metavar="DIR", type=Path, help="folder with meld/  [default: the shared data]"
     )
     parser.add_argument("--seeds", type=int, default=3, help="[default: 3; of each fold: 1]")
-    parser.add_argument(
-        "--set", dest="settings", metavar="SECTION.KEY=VALUE", action="append", default=[],
-        help="passed on to mertool train; may be given several times",
-    )  # fmt: skip
+    common.settings_option(parser)
     args = parser.parse_args()
-    source = common.folder(args.data, "") / SOURCE
-    if not source.is_file():
-        raise common.BenchmarkError(f"There is no file {source}. Check --data.")
+    source = common.source(args.data, SOURCE)
     result: dict[str, Any] = {"seeds": args.seeds, "settings": args.settings, "sets": {}}
     with tempfile.TemporaryDirectory(prefix="mertool-") as temporary:
         root = Path(temporary)

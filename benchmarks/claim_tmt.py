@@ -92,14 +92,9 @@ def main() -> int:
         "--data", metavar="DIR", type=Path, help="folder with mmmo/  [default: the shared data]"
     )
     parser.add_argument("--seeds", type=int, default=3, help="[default: 3]")
-    parser.add_argument(
-        "--set", dest="settings", metavar="SECTION.KEY=VALUE", action="append", default=[],
-        help="passed on to mertool train; may be given several times",
-    )  # fmt: skip
+    common.settings_option(parser)
     args = parser.parse_args()
-    source = common.folder(args.data, "") / SOURCE
-    if not source.is_file():
-        raise common.BenchmarkError(f"There is no file {source}. Check --data.")
+    source = common.source(args.data, SOURCE)
     result: dict[str, Any] = {
         "settings": [*TRAINING, *args.settings], "seeds": args.seeds, "random": {}, "sets": {},
     }  # fmt: skip

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
@@ -69,6 +69,30 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
     return made
 
 
+def settings_option(made: argparse.ArgumentParser) -> None:
+    """--set, for scripts that train."""
+    made.add_argument(
+        "--set", dest="settings", metavar="SECTION.KEY=VALUE", action="append", default=[],
+        help="passed on to mertool train, such as train.epochs=10; may be given several times",
+    )  # fmt: skip
+
+
+def sets_option(made: argparse.ArgumentParser, names: Iterable[str]) -> None:
+    """--sets, for scripts that measure on several sets of data."""
+    known = list(names)
+
+    def chosen(text: str) -> list[str]:
+        for name in text.split(","):
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"{name} is none of {', '.join(known)}")
+        return text.split(",")
+
+    made.add_argument(
+        "--sets", type=chosen, default=known, metavar="NAME,...",
+        help=f"[default: {','.join(known)}]",
+    )  # fmt: skip
+
+
 def folder(given: Path | None, name: str) -> Path:
     """The data folder given with --data, else `name` of the shared data.
 
@@ -80,6 +104,18 @@ def folder(given: Path | None, name: str) -> Path:
         hint = "Check --data." if given else "Give another with --data, or set MERTOOL_SHARED."
         raise BenchmarkError(f"There is no data folder {found}. {hint}")
     return found.resolve()
+
+
+def source(given: Path | None, name: str) -> Path:
+    """The file or folder `name` within the data folder given with --data, else the shared data.
+
+    Raises:
+        BenchmarkError: It is not there.
+    """
+    found = folder(given, "") / name
+    if not found.exists():
+        raise BenchmarkError(f"There is no {found}. Check --data.")
+    return found
 
 
 def say(message: str) -> None:

@@ -33,10 +33,7 @@ def main() -> int:
     )
     parser.add_argument("--seeds", type=int, default=2, help="[default: 2]")
     parser.add_argument("--unaligned", action="store_true", help="streams of different lengths")
-    parser.add_argument(
-        "--set", dest="settings", metavar="SECTION.KEY=VALUE", action="append", default=[],
-        help="passed on to mertool train; may be given several times",
-    )  # fmt: skip
+    common.settings_option(parser)
     args = parser.parse_args()
     result: dict[str, Any] = {
         "aligned": not args.unaligned, "seeds": args.seeds, "settings": args.settings, "fusions": {}

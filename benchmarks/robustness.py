@@ -43,14 +43,9 @@ def main() -> int:
         "--data", metavar="DIR", type=Path, help="folder with mmmo/  [default: the shared data]"
     )
     parser.add_argument("--seeds", type=int, default=5, help="[default: 5]")
-    parser.add_argument(
-        "--set", dest="settings", metavar="SECTION.KEY=VALUE", action="append", default=[],
-        help="passed on to mertool train; may be given several times",
-    )  # fmt: skip
+    common.settings_option(parser)
     args = parser.parse_args()
-    source = common.folder(args.data, "") / SOURCE
-    if not source.is_file():
-        raise common.BenchmarkError(f"There is no file {source}. Check --data.")
+    source = common.source(args.data, SOURCE)
     with tempfile.TemporaryDirectory(prefix="mertool-") as temporary:
         features = Path(temporary) / "mmmo.h5"
         imported = common.mertool("data", "import", "npz", source, "-o", features).report

@@ -66,8 +66,7 @@ def main() -> int:
     args = parser.parse_args()
     root = common.folder(args.data, "")
     for _, path in SOURCES.values():
-        if not (root / path).is_file():
-            raise common.BenchmarkError(f"There is no file {root / path}. Check --data.")
+        common.source(root, path)
     result: dict[str, Any] = {"scikit-learn": version("scikit-learn"), "sets": {}}
     with tempfile.TemporaryDirectory(prefix="mertool-") as temporary:
         for name, (reader, path) in SOURCES.items():

@@ -49,10 +49,7 @@ def main() -> int:
     parser.add_argument("--features", metavar="FILE", type=Path, help="an extraction of them")
     parser.add_argument("--seeds", type=int, default=5, help="[default: 5]")
     parser.add_argument("--folds", type=int, default=6, help="[default: 6]")
-    parser.add_argument(
-        "--set", dest="settings", metavar="SECTION.KEY=VALUE", action="append", default=[],
-        help="passed on to mertool train; may be given several times",
-    )  # fmt: skip
+    common.settings_option(parser)
     parser.add_argument(
         "--align", metavar="segments:N",
         help="pool every clip to N rows first, which makes mcr far cheaper; concat, which is cheap "

@@ -23,7 +23,7 @@ INTRO = """\
 What [`mcr`](../plugins/mcr/README.md), [`fdmer`](../plugins/fdmer/README.md),
 [`norm_tr`](../plugins/norm_tr/README.md), [`tmt`](../plugins/tmt/README.md) and
 [`tdmer`](../plugins/tdmer/README.md) do on data that were at hand: real features, but none of the
-papers' own, so that nothing here confirms or refutes a published score; [recipes](recipes.md) are for
+papers' own, so nothing here confirms or refutes a published score; [recipes](recipes.md) are for
 that. Each section is what its script printed. A target that was missed is told below its table.
 """
 SECTIONS = {
@@ -80,7 +80,7 @@ def benchmark(name: str, result: dict[str, Any]) -> list[str]:
 
 
 def script_of(name: str) -> str:
-    """The script that wrote results/NAME.json: what stands behind a hyphen says how it was called."""
+    """The script that wrote results/NAME.json; behind a hyphen stands how it was called."""
     return name.partition("-")[0]
 
 
