@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from clips import K, batch_of
 from mertool_plugins.misa.model import MISA, MISAConfig
 from mertool_plugins.mult.model import MulT, MulTConfig, Stack
 from mertool_plugins.self_mm.labels import LabelMemory
@@ -35,7 +36,6 @@ SMALL = {
 }
 STREAMS = {"text": (6, 7), "audio": (3, 9), "vision": (5, 8)}
 SUBSETS = [names for n in (1, 2, 3) for names in combinations(STREAMS, n)]
-K = {"regression": 1, "classification": 4, "multilabel": 3}
 
 
 def spec_of(names=tuple(STREAMS), task: str = "regression") -> DataSpec:
@@ -46,23 +46,6 @@ def build(name: str, spec: DataSpec, seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     cls, config = MODELS[name]
     return cls(config, spec)
-
-
-def batch_of(spec: DataSpec, B: int = 4, seed: int = 0) -> Batch:
-    """Clips of random lengths, the first one of full length; labels of the task."""
-    draw = torch.Generator().manual_seed(seed)
-    x, mask = {}, {}
-    for m, (D, T) in spec.streams.items():
-        lengths = torch.randint(1, T + 1, (B,), generator=draw)
-        lengths[0] = T
-        mask[m] = torch.arange(T) < lengths[:, None]
-        x[m] = torch.randn(B, T, D, generator=draw) * mask[m][..., None]
-    y = {
-        "regression": torch.linspace(-2, 2.5, B)[:, None],
-        "classification": torch.arange(B) % 4,
-        "multilabel": (torch.arange(B)[:, None] >> torch.arange(3) & 1).float(),
-    }[spec.task]
-    return Batch(x, mask, y, tuple(f"clip{i}" for i in range(B)))
 
 
 def count(model: nn.Module) -> int:

@@ -12,6 +12,7 @@ import mertool_plugins.norm_tr.model as module
 import numpy as np
 import pytest
 import torch
+from clips import K, labels_of
 from mertool_plugins.norm_tr import noise
 from mertool_plugins.norm_tr.config import FUSIONS
 from mertool_plugins.norm_tr.model import NORMTR, NORMTRConfig, one_of_each_segment
@@ -26,7 +27,6 @@ TINY = NORMTRConfig(d_model=16, heads=2, layers=2, steps=6, dropout=0.0)
 STREAMS = {"text": (6, 4), "audio": (3, 9), "vision": (5, 6)}
 ALL = tuple(sorted(STREAMS))
 SUBSETS = [c for n in (1, 2, 3) for c in combinations(ALL, n)]
-K = {"regression": 1, "classification": 4, "multilabel": 3}
 
 
 def spec_of(
@@ -59,12 +59,7 @@ def batch_of(spec: DataSpec, B: int = 4, seed: int = 0, longest: int = 0) -> Bat
         lengths[0] = T
         mask[m] = torch.arange(T) < lengths[:, None]
         x[m] = torch.randn(B, T, D, generator=draw) * mask[m][..., None]
-    y = {
-        "regression": torch.linspace(-2, 2.5, B)[:, None],
-        "classification": torch.arange(B) % 4,
-        "multilabel": (torch.arange(B)[:, None] >> torch.arange(3) & 1).float(),
-    }[spec.task]
-    return Batch(x, mask, y, tuple(f"clip{i}" for i in range(B)))
+    return Batch(x, mask, labels_of(spec.task, B), tuple(f"clip{i}" for i in range(B)))
 
 
 def count(part: nn.Module) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from clips import K, batch_of, labels_of
 from mertool_plugins.tdmer.classes import Classes, scores_of
 from mertool_plugins.tdmer.layers import (
     CrossModalLearning,
@@ -33,7 +34,6 @@ TINY = TDMERConfig(d_model=6, heads=2, dropout=0.0)
 STREAMS = {"text": (6, 4), "audio": (3, 7), "vision": (5, 5)}
 ALL = tuple(sorted(STREAMS))
 SUBSETS = [names for n in (1, 2, 3) for names in combinations(ALL, n)]
-K = {"regression": 1, "classification": 4, "multilabel": 3}
 TERMS = {"con", "rec", "cp", "pp", "dc", "dp", "en", "p", "q", "nll"}
 
 
@@ -44,27 +44,6 @@ def spec_of(names: tuple[str, ...] = ALL, task: str = "regression") -> DataSpec:
 def build(spec: DataSpec, config: TDMERConfig = TINY, seed: int = 0) -> TDMER:
     torch.manual_seed(seed)
     return TDMER(config, spec)
-
-
-def labels_of(task: str, B: int) -> torch.Tensor:
-    return {
-        "regression": torch.linspace(-2.7, 2.9, B)[:, None],
-        "classification": torch.arange(B) % 4,
-        "multilabel": (torch.arange(B)[:, None] >> torch.arange(3) & 1).float(),
-    }[task]
-
-
-def batch_of(spec: DataSpec, B: int = 5, seed: int = 0, record: bool = False) -> Batch:
-    """Clips of random lengths, the first of full length."""
-    draw = torch.Generator().manual_seed(seed)
-    x, mask = {}, {}
-    for m, (D, T) in spec.streams.items():
-        lengths = torch.randint(1, T + 1, (B,), generator=draw)
-        lengths[0] = T
-        mask[m] = torch.arange(T) < lengths[:, None]
-        x[m] = torch.randn(B, T, D, generator=draw) * mask[m][..., None]
-    y, ids = labels_of(spec.task, B), tuple(f"clip{i}" for i in range(B))
-    return Batch(x, mask, y, ids, record)
 
 
 def lacking(batch: Batch) -> Batch:
@@ -488,7 +467,7 @@ def test_which_loss_teaches_what() -> None:
 
 def test_labels_reach_losses_only_and_valid_selects_on_the_prediction() -> None:
     spec = spec_of()
-    model, batch = build(spec), batch_of(spec)
+    model, batch = build(spec), batch_of(spec, B=5)
     out = model.eval()(batch)
     assert set(out.losses) == {"nll"}
     batch.y = None
@@ -635,7 +614,7 @@ def test_every_subset_task_and_absent_stream(names: tuple[str, ...], task: str) 
 def test_streams_of_any_name_number_and_order() -> None:
     streams = {"a.b": (2, 3), "keys": (3, 2), "x y": (2, 2), "face": (4, 3), "é": (1, 1)}
     spec = DataSpec(streams)
-    batch = batch_of(spec, record=True)
+    batch = batch_of(spec, B=5, record=True)
     out = build(spec).eval()(batch)
     assert torch.isfinite(out.pred).all() and out.weights["omega_dc"].shape == (5, 20)
     turned = DataSpec(dict(reversed(streams.items())))
@@ -671,7 +650,7 @@ def test_length_of_padding_does_not_matter() -> None:
 
 def recorded(task: str = "regression") -> tuple[TDMER, Batch, FusionOutput]:
     spec = spec_of(task=task)
-    model, batch = build(spec).eval(), lacking(batch_of(spec, record=True))
+    model, batch = build(spec).eval(), lacking(batch_of(spec, B=5, record=True))
     batch.y = None
     return model, batch, model(batch)
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from clips import K, batch_of
 from mertool_plugins.tmt.config import CHOICES
 from mertool_plugins.tmt.layers import Tokens
 from mertool_plugins.tmt.losses import cosines, separation, similarity, summed
@@ -32,7 +33,6 @@ TINY = TMTConfig(d_model=8, heads=2, d_ff=12, d_head=6, dropout=0.0)
 STREAMS = {"text": (6, 7), "audio": (3, 9), "vision": (5, 8)}
 ALL = ("audio", "vision", "text")  # the order of H_a, H_v, H_t
 SUBSETS = [names for n in (1, 2, 3) for names in combinations(STREAMS, n)]
-K = {"regression": 1, "classification": 5, "multilabel": 3}
 LOSSES = {"L_sim", "L_orth", "L_dis"}
 MOSI = {"text": (768, 50), "audio": (5, 50), "vision": (20, 50)}
 SHORT = {name: (D, 20) for name, (D, _) in MOSI.items()}
@@ -45,23 +45,6 @@ def spec_of(*names: str, task: str = "regression") -> DataSpec:
 def build(spec: DataSpec, config: TMTConfig = TINY, seed: int = 0) -> TMT:
     torch.manual_seed(seed)
     return TMT(config, spec).eval()
-
-
-def batch_of(spec: DataSpec, B: int = 4, seed: int = 0, record: bool = False) -> Batch:
-    """Clips of random lengths, the first one of full length; labels of the task."""
-    draw = torch.Generator().manual_seed(seed)
-    x, mask = {}, {}
-    for m, (D, T) in spec.streams.items():
-        lengths = torch.randint(1, T + 1, (B,), generator=draw)
-        lengths[0] = T
-        mask[m] = torch.arange(T) < lengths[:, None]
-        x[m] = torch.randn(B, T, D, generator=draw) * mask[m][..., None]
-    y = {
-        "regression": torch.linspace(-2, 2.5, B)[:, None],
-        "classification": torch.arange(B) % K["classification"],
-        "multilabel": (torch.arange(B)[:, None] >> torch.arange(3) & 1).float(),
-    }[spec.task]
-    return Batch(x, mask, y, tuple(f"clip{i}" for i in range(B)), record)
 
 
 def without(batch: Batch, *absent: tuple[int, str]) -> Batch:
