@@ -146,8 +146,8 @@ def measure(name: str, features: Path, work: Path, seeds: int) -> dict[str, Any]
                    "constant": scored["baseline"], "notes": scored["notes"]}  # fmt: skip
     compared = common.mertool("compare", *runs.values()).report
     for one in compared["differences"]:
-        row = result["rows"][Path(one["system"]).name.removeprefix(f"{name}-")]
-        row.setdefault("against_concat", {})[one["metric"]] = one
+        one |= {k: Path(one[k]).name.removeprefix(f"{name}-") for k in ("system", "reference")}
+        result["rows"][one["system"]].setdefault("against_concat", {})[one["metric"]] = one
     common.say(f"{name}: plain models")
     with mertool.open(features) as file:
         result["plain"] = plain(file, runs["concat"])

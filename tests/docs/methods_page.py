@@ -71,8 +71,9 @@ def benchmark(name: str, result: dict[str, Any]) -> list[str]:
     made = result["environment"]
     text = "\n".join([*script.lines(result), result["key_figure"]])
     return [
-        f"`python benchmarks/{script_of(name)}.py`, {made['date']}, {made['cpus']} CPUs "
-        f"({made['cpu']}), torch {made['packages']['torch']}:",
+        f"`python benchmarks/{script_of(name)}.py` ([what is measured, and its targets]"
+        f"(../benchmarks/{script_of(name)}.py)), {made['date']}, {made['cpus']} CPUs, "
+        f"torch {made['packages']['torch']}:",
         f"\n```text\n{text}\n```",
         *([""] if result["missed"] else []),
         *(f"- Target missed: {miss}" for miss in result["missed"]),
