@@ -171,6 +171,7 @@ def test_complexity_options(script):
         assert options[1] in done.stderr
 
 
+@pytest.mark.slow
 def test_complexity_goes_on_after_a_failure(script):
     complexity = script("complexity")
     streams = {"text": (3, 4), "audio": (2, 5)}

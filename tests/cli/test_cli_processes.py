@@ -288,6 +288,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     ],
     ids=["sound", "sound and picture"],
 )
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_clip(tmp_path, env, streams):
     """Ten minutes need at most 150 MB more than ten seconds."""
     if "vision=facemesh" in streams:

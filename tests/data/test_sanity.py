@@ -72,6 +72,7 @@ def test_mosi(imported, sanity):
     assert_figures(sanity, "mosi", file, 752)
 
 
+@pytest.mark.slow
 def test_mosi_words(imported, sanity):
     file, source, report = imported("words", "mosi/mosi_words.json")
     raw = json.loads(source.read_text())
@@ -94,6 +95,7 @@ def test_mosi_words(imported, sanity):
     assert_figures(sanity, "mosi-words", file, 686)
 
 
+@pytest.mark.slow
 def test_mmmo(imported, sanity):
     file, source, report = imported("npz", "mmmo/mmmo.npz")
     raw = np.load(source)

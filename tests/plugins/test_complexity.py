@@ -214,7 +214,15 @@ def test_mult_as_published():
 
 
 # --- every fusion -------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", registry().names("fusion"))
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        if name in ("concat", "lf_lstm", "tdmer")
+        else pytest.param(name, marks=pytest.mark.slow)
+        for name in registry().names("fusion")
+    ],
+)
 def test_every_fusion(name: str):
     made = complexity(name, STREAMS, batch=2, repeats=1)
     spec, cls = spec_of(STREAMS, "regression", 1), registry().load("fusion", name)

@@ -734,6 +734,7 @@ def test_defaults_are_the_papers_for_mosi() -> None:
     assert NORMTRConfig(**json.loads(json.dumps(asdict(c)))) == c
 
 
+@pytest.mark.slow
 def test_overfits_64_clips() -> None:
     spec = spec_of(alignment="word", length=4)
     batch = batch_of(spec, B=64)

@@ -280,6 +280,7 @@ def test_a_broken_one_is_listed_with_the_reason(site, tmp_path, fault):
     assert f"broken: {OWNER}: {plugin['error']}" in run("plugins", "ls").stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_every_other_command_goes_on(site, work, tmp_path):
     """The package cannot be imported any more; what it has made is used all the same."""
     for name in ("clips", "feats.h5", "told.h5", "runs"):

@@ -667,8 +667,10 @@ def test_resampling_if_asked_for() -> None:
     "settings",
     [
         ("d_model=16", "heads=4", "d_ff=32", "d_head=16"),
-        ("d_model=16", "heads=4", "d_head=0", "similarity=clip", "orthogonality=batch", "steps=5",
-         "integration=attention"),
+        pytest.param(
+            ("d_model=16", "heads=4", "d_head=0", "similarity=clip", "orthogonality=batch",
+             "steps=5", "integration=attention"), marks=pytest.mark.slow,
+        ),
         pytest.param(
             ("d_model=8", "heads=2", "encoder=misa", "fusion=tfn"), marks=pytest.mark.slow
         ),

@@ -328,6 +328,7 @@ def test_existing_output(call, recipe, data):
         assert refused.code == 1 and "no run of a recipe" in refused.err and copy.is_file()
 
 
+@pytest.mark.slow
 def test_running_needs_no_media_libraries(recipe, data):
     mertool.recipe.names()
     code = (
