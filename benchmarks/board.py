@@ -30,7 +30,6 @@ be better than concat or a linear model is no target: the differences are printe
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -132,7 +131,7 @@ def measure(name: str, features: Path, work: Path, seeds: int) -> dict[str, Any]
         if len({p.name for p in run.rglob("seed-*")}) < seeds:
             cpu = common.mertool(*command, "--seeds", 1).cpu
             # Of a first seed that an earlier call trained, the time of its epochs.
-            one = max(cpu, sum(seconds(p) for p in run.rglob("seed-1111")))
+            one = max(cpu, sum(common.seconds(p) for p in run.rglob("seed-1111")))
             enough = seeds if one * seeds <= SLOW else min(seeds, FEWER)
         ran = common.mertool(*command, "--seeds", enough)
         scored = common.mertool("evaluate", run).report
@@ -140,7 +139,7 @@ def measure(name: str, features: Path, work: Path, seeds: int) -> dict[str, Any]
         result["rows"][plugin] = {
             **{k: scored[k] for k in ("mean", "std", "n_seeds")},
             "parameters": ran.report["parameters"], "best_epoch": float(np.mean(epochs)),
-            "train_seconds": seconds(run),
+            "train_seconds": common.seconds(run),
         }  # fmt: skip
         result |= {"clips": {**ran.report["clips"], "test": scored["clips"]},
                    "constant": scored["baseline"], "notes": scored["notes"]}  # fmt: skip
@@ -152,12 +151,6 @@ def measure(name: str, features: Path, work: Path, seeds: int) -> dict[str, Any]
     with mertool.open(features) as file:
         result["plain"] = plain(file, runs["concat"])
     return result
-
-
-def seconds(folder: Path) -> float:
-    """Time that all epochs of the models below took, whenever they were trained."""
-    logs = [path.read_text(encoding="utf-8") for path in folder.rglob("log.jsonl")]
-    return sum(json.loads(line)["seconds"] for log in logs for line in log.splitlines())
 
 
 def plain(file: FeatureFile, run: Path) -> dict[str, dict[str, Any]]:

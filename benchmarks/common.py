@@ -164,6 +164,12 @@ def printed(code: int, name: str, out: IO[bytes], errors: IO[bytes]) -> Any:
     return json.loads(out.read())
 
 
+def seconds(folder: Path) -> float:
+    """Time that all epochs of the models below took, whenever they were trained."""
+    logs = [path.read_text(encoding="utf-8") for path in folder.rglob("log.jsonl")]
+    return sum(json.loads(line)["seconds"] for log in logs for line in log.splitlines())
+
+
 def environment() -> dict[str, Any]:
     """The machine and the versions that a figure depends on."""
     return {

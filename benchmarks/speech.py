@@ -191,7 +191,7 @@ def measure(
         result["fusions"][name] = {
             **{key: scored[key] for key in ("mean", "std", "interval", "seeds", "folds")},
             "parameters": trained["parameters"],
-            "train_seconds": seconds(run),
+            "train_seconds": common.seconds(run),
             "gpu": json.loads((run / "env.json").read_text(encoding="utf-8"))["gpu"],
         }
     if values is not None:
@@ -201,12 +201,6 @@ def measure(
         with mertool.open(features) as file:
             result["svm"] = svm(file, read_splits(run), values)
     return result
-
-
-def seconds(run: Path) -> float:
-    """Time that the epochs of all models of a run took, whenever they were trained."""
-    logs = [path.read_text(encoding="utf-8") for path in run.rglob("log.jsonl")]
-    return sum(json.loads(line)["seconds"] for log in logs for line in log.splitlines())
 
 
 def svm(

@@ -33,6 +33,33 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     return zero_padding(x, mask).sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1)
 
 
+def mean_where(values: Tensor, keep: Tensor) -> Tensor:
+    """Mean of the kept values, scalar; 0 where none is. Both of any, equal shape."""
+    return values.masked_fill(~keep, 0.0).sum() / keep.sum().clamp(min=1)
+
+
+def lowered(mask: Tensor, scores: Tensor) -> Tensor:
+    """What to add to scores before a softmax: 0 at real steps, a huge negative number at others.
+
+    Half of the lowest number: the sum stays finite, so that a row without any step is uniform and
+    never NaN.
+    """
+    return (~mask).to(scores.dtype) * (torch.finfo(scores.dtype).min / 2)
+
+
+def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
+    """Softmax over the last axis in which masked entries get exactly 0.
+
+    A row without one real entry gives zeros and a zero gradient, where a softmax over -inf would
+    give NaN.
+
+    Args:
+        scores: (..., T).
+        mask: (..., T), or of a shape that is broadcast to it.
+    """
+    return torch.softmax(scores + lowered(mask, scores), dim=-1).masked_fill(~mask, 0.0)
+
+
 def last_step(x: Tensor, mask: Tensor) -> Tensor:
     """The last real step, (B, T, D), (B, T) -> (B, D); zeros where a clip has none."""
     steps = torch.arange(mask.shape[1], device=mask.device)
@@ -192,10 +219,7 @@ class Attention(nn.Module):
         if record:
             # Scaling the queries, not the far larger scores, saves a pass over them.
             scores = Q / math.sqrt(Q.shape[-1]) @ K.transpose(-2, -1)
-            # Half of the lowest number: the sum stays finite, so that a row without any key is
-            # uniform, then zero, and never NaN.
-            low = (~mask).to(scores.dtype) * (torch.finfo(scores.dtype).min / 2)
-            weights = torch.softmax(scores + low, dim=-1).masked_fill(~mask, 0.0)
+            weights = masked_softmax(scores, mask)
             Y = F.dropout(weights, dropout) @ V
         else:
             present = mask.any(dim=-1, keepdim=True)

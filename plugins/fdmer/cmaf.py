@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mertool.nn import zero_padding
+from mertool.nn import masked_softmax, zero_padding
 
 from .config import FDMERConfig
 
@@ -143,12 +143,6 @@ def attend_tokens(
     scores = G @ Q.transpose(1, 2) / math.sqrt(G.shape[2])
     weights = masked_softmax(scores, present.unsqueeze(1))
     return weights @ U, weights.unsqueeze(1) if record else None
-
-
-def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
-    """Softmax over the last axis of what the mask shows; zeros where it shows nothing."""
-    low = (~mask).to(scores.dtype) * (torch.finfo(scores.dtype).min / 2)
-    return torch.softmax(scores + low, dim=-1) * mask
 
 
 def each(modules: nn.ModuleList, F_ta: Tensor) -> Tensor:

@@ -9,30 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mertool.nn import Attention, sinusoidal, zero_padding
-
-sinusoids = sinusoidal  # positions of [25]
-
-
-def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
-    """Softmax over the last axis in which masked entries get exactly 0.
-
-    A row without one real entry gives zeros and a zero gradient, where a softmax over -inf would
-    give NaN.
-
-    Args:
-        scores: (..., T).
-        mask: The same shape.
-    """
-    return torch.softmax(scores + lowered(mask, scores), dim=-1).masked_fill(~mask, 0.0)
-
-
-def lowered(mask: Tensor, scores: Tensor) -> Tensor:
-    """What to add to scores before a softmax: 0 at real steps, a huge negative number at others.
-
-    Half of the lowest number, so that the sum stays finite and a row of them no NaN.
-    """
-    return (~mask).to(scores.dtype) * (torch.finfo(scores.dtype).min / 2)
+from mertool.nn import Attention, lowered, zero_padding
 
 
 def attend(scores: Tensor, V: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

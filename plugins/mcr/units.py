@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mertool.nn import Attention, zero_padding
+from mertool.nn import Attention, masked_softmax, zero_padding
 
-from .layers import FeedForward, attend, feed_forward, masked_softmax
+from .layers import FeedForward, attend, feed_forward
 
 
 class CMU(nn.Module):

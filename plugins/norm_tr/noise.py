@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mertool.nn import reverse_gradient, zero_padding
+from mertool.nn import mean_where, reverse_gradient, zero_padding
 
 
 def mlp(d_in: int, d: int) -> nn.Sequential:
@@ -97,7 +97,7 @@ class Discriminators(nn.Module):
             F.cross_entropy(self.D1(x.flatten(2)).transpose(1, 2), y_M, reduction="none")
             for x in inputs
         ]
-        return mean_over(torch.stack(losses).mean(dim=0), mask.any(dim=-1))
+        return mean_where(torch.stack(losses).mean(dim=0), mask.any(dim=-1))
 
     def adv_2(self, F_NR: Tensor, erased: Tensor, mask: Tensor) -> Tensor:
         """L_adv-2 (eq. 7): which stream holds noise, if any?
@@ -113,9 +113,4 @@ class Discriminators(nn.Module):
         y_N = erased.any(dim=-1).to(F_NR.dtype)
         logits = self.D2(reverse_gradient(F_NR).flatten(1))
         loss = F.binary_cross_entropy_with_logits(logits, y_N, reduction="none")
-        return mean_over(loss, mask.any(dim=-1))
-
-
-def mean_over(loss: Tensor, present: Tensor) -> Tensor:
-    """Mean of (B, M) over the streams that are there; 0 where none is."""
-    return loss.masked_fill(~present, 0.0).sum() / present.sum().clamp(min=1)
+        return mean_where(loss, mask.any(dim=-1))

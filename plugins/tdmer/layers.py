@@ -10,14 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mertool.nn import Attention, masked_mean, zero_padding
+from mertool.nn import Attention, masked_mean, masked_softmax, mean_where, zero_padding
 
 # --- losses -------------------------------------------------------------------------------------
-
-
-def existing(values: Tensor, keep: Tensor) -> Tensor:
-    """Mean of those values that exist, 0 where none does; both of any, equal shape."""
-    return values.masked_fill(~keep, 0.0).sum() / keep.sum().clamp(min=1)
 
 
 def similarity(a: Tensor, b: Tensor, how: str) -> Tensor:
@@ -46,12 +41,6 @@ def differences(logits: Tensor, edges: list[tuple[int, int]]) -> Tensor:
     return torch.stack(
         [(logits[:, q] - logits[:, p].detach()).abs().sum(dim=-1) for p, q in edges], dim=1
     )
-
-
-def masked_softmax(scores: Tensor, keep: Tensor) -> Tensor:
-    """Softmax over the last axis where kept, 0 elsewhere; zeros where nothing is kept."""
-    low = (~keep).to(scores.dtype) * (torch.finfo(scores.dtype).min / 2)
-    return torch.softmax(scores + low, dim=-1).masked_fill(~keep, 0.0)
 
 
 class CrossModalLearning(nn.Module):
@@ -97,7 +86,7 @@ class CrossModalLearning(nn.Module):
             own = keep & keep.new_tensor([q in group for _, q in self.edges])
             omega = omega + masked_softmax(scores, own)  # eq. 7
         psi = differences(logits, self.edges)
-        return omega, existing((omega * psi).sum(dim=1), keep.any(dim=1)), logits  # eq. 8
+        return omega, mean_where((omega * psi).sum(dim=1), keep.any(dim=1)), logits  # eq. 8
 
 
 class Enhancement(nn.Module):

@@ -14,7 +14,7 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
-from mertool.nn import cmd, masked_mean, zero_padding
+from mertool.nn import cmd, masked_mean, mean_where, zero_padding
 from mertool.types import Batch, DataSpec, FusionOutput
 
 from .classes import Classes
@@ -23,7 +23,6 @@ from .layers import (
     CrossModalLearning,
     Enhancement,
     TaskContribution,
-    existing,
     mlp,
     pooled,
     similarity,
@@ -112,7 +111,7 @@ class TDMER(nn.Module):
             losses |= self.decoupling(X, C_m, P_m, c, p, mask, present)  # eq. 3-6
             if self.config.en:
                 alike = similarity(c, pe, self.config.similarity)
-                losses["en"] = self.config.gamma * existing(alike, present)  # eq. 9
+                losses["en"] = self.config.gamma * mean_where(alike, present)  # eq. 9
         if training or batch.record:
             losses |= self.across(c, pe, present, index if training else None, weights)
         if training and tcf_logits is not None:
@@ -180,20 +179,20 @@ class TDMER(nn.Module):
                 [cmd(c[:, i], c[:, j], config.moments, keep=both[i, j]) for i, j in self.pairs]
             )  # eq. 2
             enough = torch.stack([kept.sum() > 1 for kept in both.values()])
-            losses["con"] = config.alpha * existing(distances, enough)  # eq. 3
+            losses["con"] = config.alpha * mean_where(distances, enough)  # eq. 3
         if config.rec:
             errors = [
                 masked_mean((x - D(torch.cat([C, P], dim=-1))).square(), m).mean(dim=-1)
                 for x, D, C, P, m in zip(X, self.decode, C_m, P_m, mask, strict=True)
             ]
-            losses["rec"] = config.alpha * existing(torch.stack(errors, dim=1), present)  # eq. 4
+            losses["rec"] = config.alpha * mean_where(torch.stack(errors, dim=1), present)  # eq. 4
         if config.cp:
             alike = similarity(c, p, config.similarity)
-            losses["cp"] = config.beta * existing(alike, present)  # eq. 5
+            losses["cp"] = config.beta * mean_where(alike, present)  # eq. 5
         if config.pp and self.pairs:
             alike = [similarity(p[:, i], p[:, j], config.similarity) for i, j in self.pairs]
             keep = torch.stack(list(both.values()), dim=1)
-            losses["pp"] = config.beta * existing(torch.stack(alike, dim=1), keep)  # eq. 6
+            losses["pp"] = config.beta * mean_where(torch.stack(alike, dim=1), keep)  # eq. 6
         return losses
 
     def across(
@@ -224,7 +223,7 @@ class TDMER(nn.Module):
             losses[name] = loss
             if self.config.supervise_logits:
                 said = [self.classes.nll(one, index) for one in logits.unbind(dim=1)]
-                losses[f"logits_{kind}"] = existing(torch.stack(said, dim=1), present)
+                losses[f"logits_{kind}"] = mean_where(torch.stack(said, dim=1), present)
         return losses
 
     def contribution_losses(
@@ -240,12 +239,12 @@ class TDMER(nn.Module):
         """
         config, losses = self.config, {}
         each = list(zip(omega.T, logits.unbind(dim=1), keep.T, strict=True))
-        L_p = [existing(self.classes.nll(said, index), kept) for _, said, kept in each]
+        L_p = [mean_where(self.classes.nll(said, index), kept) for _, said, kept in each]
         losses["p"] = config.delta * sum(L_p)  # eq. 10
         if config.q:
             # TCP is the aim, not to be pulled towards its prediction.
             L_q = [
-                existing((self.classes.tcp(said, index).detach() - weight).square(), kept)
+                mean_where((self.classes.tcp(said, index).detach() - weight).square(), kept)
                 for weight, said, kept in each
             ]
             losses["q"] = config.delta * sum(L_q)  # eq. 11

@@ -7,11 +7,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from mertool_plugins.mcr.layers import attend, masked_softmax, sinusoids
+from mertool_plugins.mcr.layers import attend
 from mertool_plugins.mcr.model import MCR, MCRConfig
 from mertool_plugins.mcr.units import CMU, SCU, AttentionLayer, SelectiveMemory, SourceGate
 from torch import nn
 
+from mertool.nn import masked_softmax, sinusoidal
 from mertool.types import Batch, DataSpec
 
 TINY = {"d_model": 4, "heads": 2, "layers": 3, "encoder_layers": 1, "dropout": 0.0}
@@ -252,7 +253,7 @@ def test_positions(d: int) -> None:
         [(math.cos if c % 2 else math.sin)(i / 10000 ** ((c - c % 2) / d)) for c in range(d)]
         for i in range(6)
     ]
-    close(sinusoids(6, d), np.array(expected), atol=1e-5)
+    close(sinusoidal(6, d), np.array(expected), atol=1e-5)
 
 
 # --- CMU -------------------------------------------------------------------------------------

@@ -16,8 +16,6 @@ from mertool_plugins.tdmer.classes import Classes, scores_of
 from mertool_plugins.tdmer.layers import (
     CrossModalLearning,
     differences,
-    existing,
-    masked_softmax,
     similarity,
 )
 from mertool_plugins.tdmer.model import TDMER, TDMERConfig
@@ -25,7 +23,7 @@ from synthetic import ONE_TASK
 from torch import nn
 
 import mertool
-from mertool.nn import cmd
+from mertool.nn import cmd, masked_softmax, mean_where
 from mertool.registry import registry
 from mertool.testing import check_fusion, failed, interaction
 from mertool.types import Batch, DataSpec, FusionOutput
@@ -379,8 +377,8 @@ def test_similarity_by_hand(how: str, expected: list[float]) -> None:
 
 def test_existing_is_the_mean_of_what_is_there() -> None:
     values, keep = torch.tensor([1.0, float("nan"), 5.0]), torch.tensor([True, False, True])
-    assert float(existing(values, keep)) == 3.0
-    assert float(existing(values, torch.zeros(3, dtype=torch.bool))) == 0.0
+    assert float(mean_where(values, keep)) == 3.0
+    assert float(mean_where(values, torch.zeros(3, dtype=torch.bool))) == 0.0
 
 
 def test_equal_logits_cost_nothing_and_sources_get_no_gradient() -> None:
