@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import mertool
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -34,3 +36,17 @@ def clips(folder: Path, number: int) -> Path:
         writer.writeheader()
         writer.writerows(rows)
     return folder
+
+
+def mmmo(folder: Path, text: bool = False) -> None:
+    """Write folder/mmmo/mmmo.npz, random numbers; with text in valid and test, as ICT-MMMO has."""
+    rng = np.random.default_rng(0)
+    (folder / "mmmo").mkdir()
+    arrays = {}
+    for split, n in (("train", 12), ("valid", 6), ("test", 6)):
+        arrays[f"audio_{split}"] = rng.normal(size=(n, 4, 3)).astype(np.float32)
+        arrays[f"video_{split}"] = rng.normal(size=(n, 4, 2)).astype(np.float32)
+        arrays[f"y_{split}"] = rng.uniform(1, 5, n).astype(np.float32)
+        if text and split != "train":
+            arrays[f"text_{split}"] = rng.normal(size=(n, 4, 5)).astype(np.float32)
+    np.savez(folder / "mmmo" / "mmmo.npz", **arrays)

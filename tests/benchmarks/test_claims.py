@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scripts import run
+from scripts import mmmo, run
 
 
 def test_claim_norm_tr_check(script):
@@ -264,14 +264,7 @@ def test_claim_tmt_data(script, tmp_path):
 
 @pytest.mark.slow
 def test_claim_tmt_runs(tmp_path):
-    rng = np.random.default_rng(0)
-    (tmp_path / "mmmo").mkdir()
-    arrays = {}
-    for split, n in (("train", 12), ("valid", 6), ("test", 6)):
-        arrays[f"audio_{split}"] = rng.normal(size=(n, 4, 3)).astype(np.float32)
-        arrays[f"video_{split}"] = rng.normal(size=(n, 4, 2)).astype(np.float32)
-        arrays[f"y_{split}"] = rng.uniform(1, 5, n).astype(np.float32)
-    np.savez(tmp_path / "mmmo" / "mmmo.npz", **arrays)
+    mmmo(tmp_path)
     quick = ["--set", "train.epochs=1", "--set", "fusion.d_model=16", "--set", "fusion.heads=2"]
     done = run("claim_tmt", "--data", tmp_path, "--seeds", 2, *quick, "--json")
     assert done.returncode == 0, done.stderr

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scripts import clips, run
+from scripts import clips, mmmo, run
 
 import mertool
 from mertool.types import Clip, Label
@@ -276,16 +276,7 @@ def test_speech_runs(tmp_path):
 
 @pytest.mark.slow
 def test_robustness_runs(tmp_path):
-    rng = np.random.default_rng(0)
-    (tmp_path / "mmmo").mkdir()
-    arrays = {}
-    for split, n in (("train", 12), ("valid", 6), ("test", 6)):
-        arrays[f"audio_{split}"] = rng.normal(size=(n, 4, 3)).astype(np.float32)
-        arrays[f"video_{split}"] = rng.normal(size=(n, 4, 2)).astype(np.float32)
-        arrays[f"y_{split}"] = rng.uniform(1, 5, n).astype(np.float32)
-        if split != "train":
-            arrays[f"text_{split}"] = rng.normal(size=(n, 4, 5)).astype(np.float32)
-    np.savez(tmp_path / "mmmo" / "mmmo.npz", **arrays)
+    mmmo(tmp_path, text=True)
     quick = ["--data", tmp_path, "--seeds", 2, "--set", "train.epochs=2"]
     done = run("robustness", *quick, "--json", "--check")
     assert done.returncode == 0, done.stderr
