@@ -21,10 +21,34 @@ def register_extractors(register: Register) -> None:
         summary="Token states of any Hugging Face encoder (id or local folder)",
     )
     register(
-        "mfcc",
-        "mertool.extract.mfcc:Mfcc",
+        "covarep",
+        "mertool.extract.covarep.extractor:Covarep",
         modality="audio",
-        summary="13 MFCC with deltas, log energy, F0 and voicing, 100 rows per second",
+        summary="COVAREP's 74 voice features: pitch, glottal source, spectral envelope, phase",
+    )
+    register(
+        "covarep5",
+        "mertool.extract.covarep.extractor:Covarep5",
+        modality="audio",
+        summary="The five of COVAREP's columns that MOSI's released features hold",
+    )
+    register(
+        "egemaps",
+        "mertool.extract.egemaps:EGeMAPS",
+        modality="audio",
+        summary="25 low-level descriptors of eGeMAPSv02 by openSMILE, non-commercial licence",
+    )
+    register(
+        "logmel",
+        "mertool.extract.logmel:LogMel",
+        modality="audio",
+        summary="Log-mel filter bank, 80 bands, 100 rows per second",
+    )
+    register(
+        "hf",
+        "mertool.extract.hf_audio:HFAudio",
+        modality="audio",
+        summary="Frame states of any wav2vec2, HuBERT, WavLM or data2vec (id or local folder)",
     )
     register(
         "facemesh",

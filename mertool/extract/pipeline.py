@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,11 @@ from mertool.extract.resume import finished_before, is_whole, part_folder
 from mertool.extract.worker import (
     Outcome,
     StreamPlan,
+    Task,
+    batch_of,
     extract_clip,
+    extract_clips,
+    extract_group,
     part_name,
 )
 from mertool.processes import check_jobs, in_workers
@@ -32,7 +37,7 @@ TRANSCRIPTS = ("sidecar", "none")
 
 # Named sets of extractors. "offline" needs no download.
 PROFILES: dict[str, dict[str, str]] = {
-    "offline": {"text": "minilm", "audio": "mfcc", "vision": "facemesh"},
+    "offline": {"text": "minilm", "audio": "covarep", "vision": "facemesh"},
 }
 
 
@@ -94,7 +99,7 @@ def run(
         audio: The same for audio.
         vision: The same for vision.
         transcript: "sidecar" = the manifest's text, else the .txt beside a clip; "none".
-        settings: "audio.hop_ms=10" and the like.
+        settings: "audio.channel=first" and the like.
         jobs: Number of processes.
         resume: Go on with an interrupted run, and try failed clips again.
         overwrite: Replace an existing output.
@@ -202,28 +207,44 @@ def plan_streams(
     ]
 
 
-Task = tuple[int, Any, list[StreamPlan], Path]
-
-
 def _outcomes(tasks: list[Task], jobs: int) -> Iterator[Outcome]:
     """Run the tasks, in this process or in `jobs` others, yielding as they finish."""
+    size = _at_once(tasks, jobs)
     if jobs == 1:
-        for task in tasks:
-            yield extract_clip(*task)
+        for group in _groups(tasks, size):
+            yield from extract_clips(group)
         return
     left = {task[0]: task for task in tasks}
     while left:
-        for _, outcome in in_workers(extract_clip, list(left.values()), jobs):
-            del left[outcome.index]
-            yield outcome
+        groups = [(group,) for group in _groups(list(left.values()), size)]
+        for _, outcomes in in_workers(extract_group, groups, jobs):
+            for outcome in outcomes:
+                del left[outcome.index]
+                yield outcome
         # Where clips are left, a worker process died (a crash in a decoder, say) and took its pool
         # along. They begin in order: the culprit is among the first. Those run one at a time, so
         # that the clip that kills its worker is known by name.
+        if size > 1:
+            size = 1  # the first of the groups would be many
+            continue
         for task in list(left.values())[:jobs]:
             del left[task[0]]
             died = "the worker process died on this clip: a crash, or no memory left"
             alone = next(in_workers(extract_clip, [task], 1), None)
             yield alone[1] if alone else Outcome(task[0], ("process", died))
+
+
+def _at_once(tasks: list[Task], jobs: int) -> int:
+    """Clips handed over together: what an extractor can use, as long as no process is idle."""
+    plans = tasks[0][2] if tasks else []
+    classes = [registry().load("extractor", plan.name) for plan in plans]
+    most = max(map(batch_of, classes), default=1)
+    return max(1, min(most, ceil(len(tasks) / jobs)))
+
+
+def _groups(tasks: list[Task], size: int) -> Iterator[list[Task]]:
+    for first in range(0, len(tasks), size):
+        yield tasks[first : first + size]
 
 
 def _merge(

@@ -13,10 +13,22 @@ from mertool.errors import MertoolError
 # What is fetched of a hub repository: weights without code (no pickles, no .py), tokenizer, card.
 _FILES = ["*.json", "*.txt", "*.model", "*.safetensors", "README.md"]
 _VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
+_OFFLINE = {"text": "minilm", "audio": "logmel"}
+# Encoders of the plain waveform: convolutions without padding, whose strides tell the times of the
+# rows, and a transformer. Others (Whisper's, say) read spectrograms of a fixed length.
+SPEECH = ("data2vec-audio", "hubert", "unispeech", "unispeech-sat", "wav2vec2", "wavlm")
 
 
-def find_model(model: str) -> Path:
-    """The folder of a model; one on the hub is fetched, or taken from the cache when offline."""
+def find_model(model: str, modality: str = "text") -> Path:
+    """The folder of a model; one on the hub is fetched, or taken from the cache when offline.
+
+    Args:
+        model: Hub id, or a folder on this machine (which wins).
+        modality: Its stream, for the error's sake.
+
+    Raises:
+        MertoolError: It cannot be had.
+    """
     folder = Path(model).expanduser()
     if folder.is_dir():
         return folder.resolve()
@@ -27,15 +39,16 @@ def find_model(model: str) -> Path:
             return Path(snapshot_download(model, allow_patterns=_FILES, ignore_patterns=["*/*"]))
     except Exception as error:  # whatever the network or the hub has to say
         raise MertoolError(
-            "The text model cannot be downloaded.",
+            f"The {modality} model cannot be downloaded.",
             f"{model}: {_first_line(error)}",
-            "Check the name and the connection, give a local folder: --set text.model=DIR, "
-            "or take the offline extractor: --text minilm",
+            "Check the name and the connection, give a local folder: "
+            f"--set {modality}.model=DIR, "
+            f"or take the offline extractor: --{modality} {_OFFLINE[modality]}",
         ) from error
 
 
 def load_encoder(folder: Path) -> tuple[Any, Any]:
-    """Tokenizer and model (in evaluation mode, float32) of a folder."""
+    """Tokenizer and model (in evaluation mode, float32) of a folder with a text encoder."""
     # transformers makes up an empty vocabulary where there is none, and so must be stopped here.
     if not any(any(folder.glob(name)) for name in _VOCABULARIES):
         raise MertoolError(
@@ -43,42 +56,18 @@ def load_encoder(folder: Path) -> tuple[Any, Any]:
             f"{folder}: none of {', '.join(_VOCABULARIES)}",
             "Save it there with tokenizer.save_pretrained, or give another folder or id.",
         )
-    if not any(folder.glob("*.safetensors")):
-        raise MertoolError(
-            "The text model has no safetensors weights; pickled ones (.bin, .pt) can run code when "
-            "they are loaded, and are refused.",
-            str(folder),
-            "If you trust it, convert it: load it with transformers and call save_pretrained.",
-        )
-    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    try:
-        # In here too: beside a torchvision that does not fit torch, transformers fails to import.
-        import torch
-        from transformers import AutoModel, AutoTokenizer
+    _check_weights(folder, "text")
+    with _loading(folder, "text", "config.json, tokenizer, model.safetensors"):
+        from transformers import AutoTokenizer
 
-        with _quiet():
-            tokenizer = AutoTokenizer.from_pretrained(str(folder), **local)
-            model, report = AutoModel.from_pretrained(
-                str(folder),
-                use_safetensors=True,
-                dtype=torch.float32,
-                output_loading_info=True,
-                **local,
-            )
-    except Exception as error:  # the folder's content is anybody's
-        raise MertoolError(
-            "The text model cannot be loaded.",
-            f"{folder}: {_first_line(error)}",
-            "Give another one: --set text.model=DIR (config.json, tokenizer, model.safetensors).",
-        ) from error
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), **_LOCAL)
+        model, missing = _load_model(folder)
     if model.config.is_encoder_decoder:
         model = model.get_encoder()
-    # The pooler serves no token; anything else that is missing would be random numbers.
-    missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
     size = model.get_input_embeddings().num_embeddings
     if missing or not tokenizer.is_fast or len(tokenizer) > size:
         reason = (
-            f"{len(missing)} weights are missing, {missing[0]} first"
+            _say_missing(missing)
             if missing
             else f"{len(tokenizer)} tokens for {size} embeddings"
             if tokenizer.is_fast
@@ -89,7 +78,85 @@ def load_encoder(folder: Path) -> tuple[Any, Any]:
             f"{folder}: {reason}",
             "Save model and tokenizer there again, or give another folder or id.",
         )
-    return tokenizer, model.eval()
+    return tokenizer, model
+
+
+def load_speech_encoder(folder: Path) -> tuple[Any, Any]:
+    """Feature extractor and model (in evaluation mode, float32) of a folder of a kind in `SPEECH`.
+
+    Raises:
+        MertoolError: The folder holds no such model.
+    """
+    parts = "config.json, preprocessor_config.json, model.safetensors"
+    with _loading(folder, "audio", parts):
+        from transformers import AutoConfig, Wav2Vec2FeatureExtractor
+
+        kind = AutoConfig.from_pretrained(str(folder), **_LOCAL).model_type
+        prepare = Wav2Vec2FeatureExtractor.from_pretrained(str(folder), local_files_only=True)
+    if kind not in SPEECH:
+        raise MertoolError(
+            f'The audio model is of a kind that is not read: "{kind}".',
+            f"{folder}: known are {', '.join(SPEECH)}",
+            "Give another one: --set audio.model=ID|DIR",
+        )
+    _check_weights(folder, "audio")
+    with _loading(folder, "audio", parts):
+        model, missing = _load_model(folder)
+    if missing:
+        raise MertoolError(
+            "The audio model's parts do not fit together.",
+            f"{folder}: {_say_missing(missing)}",
+            "Save the model there again, or give another folder or id.",
+        )
+    return prepare, model
+
+
+_LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+
+
+def _check_weights(folder: Path, modality: str) -> None:
+    if not any(folder.glob("*.safetensors")):
+        raise MertoolError(
+            f"The {modality} model has no safetensors weights; pickled ones (.bin, .pt) can run "
+            "code when they are loaded, and are refused.",
+            str(folder),
+            "If you trust it, convert it: load it with transformers and call save_pretrained.",
+        )
+
+
+def _load_model(folder: Path) -> tuple[Any, list[str]]:
+    """The model, and the names of weights that would be random numbers."""
+    import torch
+    from transformers import AutoModel
+
+    model, report = AutoModel.from_pretrained(
+        str(folder), use_safetensors=True, dtype=torch.float32, output_loading_info=True, **_LOCAL
+    )
+    # The pooler serves no token, the mask stands for what training hides: neither is used.
+    unused = ("pooler", "masked_spec_embed")
+    missing = sorted(k for k in report["missing_keys"] if not any(u in k for u in unused))
+    return model.eval(), missing
+
+
+def _say_missing(missing: list[str]) -> str:
+    return f"{len(missing)} weights are missing, {missing[0]} first"
+
+
+@contextmanager
+def _loading(folder: Path, modality: str, parts: str) -> Iterator[None]:
+    """Quietly; whatever goes wrong is the folder's fault, whose content is anybody's.
+
+    Imports of transformers belong in here: beside a torchvision that does not fit torch they fail.
+    """
+    try:
+        with _quiet():
+            yield
+    except Exception as error:
+        raise MertoolError(
+            f"The {modality} model cannot be loaded.",
+            f"{folder}: {_first_line(error)}",
+            f"Give another one: --set {modality}.model=DIR ({parts}).",
+        ) from error
 
 
 def max_length(tokenizer: Any, model: Any) -> int:

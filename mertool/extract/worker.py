@@ -1,4 +1,4 @@
-"""One clip, from its media file to its own small feature file; runs in any process."""
+"""Clips, each from its media file to its own small feature file; runs in any process."""
 
 from __future__ import annotations
 
@@ -69,6 +69,11 @@ class Outcome:
     trace: str = ""
 
 
+Task = tuple[int, Clip, list[StreamPlan], Path]  # what `extract_clip` takes
+
+# Longer clips fill a GPU by themselves, and together they would fill the memory.
+TOGETHER = 600.0  # seconds of media
+
 # Extractors are built once per process: loading a model takes longer than a clip.
 _BUILT: dict[str, Any] = {}
 
@@ -109,7 +114,64 @@ def part_name(clip: Clip, plans: list[StreamPlan]) -> str:
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:24] + ".h5"
 
 
-def extract_clip(index: int, clip: Clip, plans: list[StreamPlan], part: Path) -> Outcome:
+def batch_of(extractor: Any) -> int:
+    """Clips that an extractor (or its class, at most) takes at once; most take one."""
+    return extractor.batch if hasattr(extractor, "extract_many") else 1
+
+
+def extract_group(tasks: list[Task]) -> list[Outcome]:
+    """Extract several clips; see `extract_clips`."""
+    return list(extract_clips(tasks))
+
+
+def extract_clips(tasks: list[Task]) -> Iterator[Outcome]:
+    """Extract several clips of the same plans, one at a time but for what is made together.
+
+    Raises:
+        MertoolError: As `extract_clip`.
+    """
+    ahead = _together(tasks)
+    for task in tasks:
+        yield extract_clip(*task, ahead.get(task[0]))
+
+
+def _together(tasks: list[Task]) -> dict[int, dict[str, Rows]]:
+    """{place of a clip: {stream: rows}} of the extractors that take several clips at once here.
+
+    Nothing where a clip fails or has a note: one at a time, it is known whose that is.
+    """
+    if len(tasks) == 1:
+        return {}
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(sys.stderr),
+        _one_thread(),
+    ):
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", MertoolWarning)
+        extractors = [(plan.modality, _extractor(plan)) for plan in tasks[0][2]]
+        extractors = [(m, e) for m, e in extractors if batch_of(e) > 1]
+        if not extractors:
+            return {}
+        try:
+            clips = [measure(clip) for _, clip, _, _ in tasks]
+            if sum(clip.end - clip.start for clip in clips) > TOGETHER:
+                return {}
+            made = {m: list(e.extract_many(clips)) for m, e in extractors}
+            return {
+                task[0]: {m: rows[i] for m, rows in made.items()} for i, task in enumerate(tasks)
+            }
+        except (Exception, SystemExit):
+            return {}
+
+
+def extract_clip(
+    index: int,
+    clip: Clip,
+    plans: list[StreamPlan],
+    part: Path,
+    ahead: dict[str, Rows] | None = None,
+) -> Outcome:
     """Extract every stream of one clip and write its part file.
 
     Args:
@@ -117,6 +179,7 @@ def extract_clip(index: int, clip: Clip, plans: list[StreamPlan], part: Path) ->
         clip: The clip.
         plans: One per stream.
         part: The file to write; it appears only when complete.
+        ahead: Rows of streams that are made already.
 
     Returns:
         What became of it; a failure of this clip alone is no exception.
@@ -139,8 +202,11 @@ def extract_clip(index: int, clip: Clip, plans: list[StreamPlan], part: Path) ->
             rows: dict[str, Rows] = {}
             for plan in plans:
                 stage, name = f"{plan.modality}:{plan.name}", plan.modality
-                with _one_thread():
-                    rows[name] = extractors[name].extract(clip)
+                if ahead and name in ahead:
+                    rows[name] = ahead[name]
+                else:
+                    with _one_thread():
+                        rows[name] = extractors[name].extract(clip)
                 streams[name] = _stream(plan, extractors[name])
                 check_rows(rows[name], streams[name], f"{plan.name} of {plan.owner}")
             stage = "store"

@@ -272,7 +272,7 @@ def test_resume_compares_everything(script, tmp_path):
             file["clips/end"] = np.array([1.0, np.nan])
             file["clips/id"] = np.array(["a", "é"], dtype=h5py.string_dtype("utf-8"))
             file["clips/id"].attrs["classes"] = np.array(["x"], dtype=h5py.string_dtype("utf-8"))
-            file.create_group("streams/audio").attrs.update({"extractor": "mfcc", "rate": 100.0})
+            file.create_group("streams/audio").attrs.update({"extractor": "covarep", "rate": 100.0})
 
     left, right = tmp_path / "left.h5", tmp_path / "right.h5"
     write(left)

@@ -87,7 +87,7 @@ def test_version(call):
         (["extract", "clips", "-o", "x.h5", "--transcript", "x"], ["'x' is not one of"]),
         (["extract", "clips", "-o", "x.h5", "--profile", "x"], ['no profile "x"']),
         (["extract", "clips", "-o", "x.h5", "--vision", "face"], ['extractor named "face"']),
-        (["extract", "clips", "-o", "x.h5", "--vision", "mfcc"], ["no extractor for vision"]),
+        (["extract", "clips", "-o", "x.h5", "--vision", "covarep"], ["no extractor for vision"]),
         (["extract", "clips", "-o", "x.h5", "--set", "a.b=1"], ["a.b: no such section"]),
         (["extract", "clips", "-o", "x.h5", "--resume", "--overwrite"], ["Resume or overwrite"]),
         (["train", "x.h5", "--plugin", "mrc"], ['Did you mean "mcr"?']),

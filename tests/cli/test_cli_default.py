@@ -106,7 +106,7 @@ def test_video_without_sound_and_sound_without_video(made):
     mute, blind = file["mute"].streams, file["blind"].streams
     assert len(mute["vision"]) == 10 and len(mute["audio"]) == 0
     assert len(blind["vision"]) == 0 and len(blind["audio"]) >= 40
-    assert "no sound, no mfcc rows" in notes(report, "mute")
+    assert "no sound, no covarep rows" in notes(report, "mute")
     assert "no video, no facemesh rows" in notes(report, "blind")
 
 
@@ -150,6 +150,6 @@ def test_two_processes_give_the_same_bits(folder, made, tmp_path, chosen):
 
 def test_settings_are_recorded(made):
     _, file = made
-    for stream, extractor in (("text", "minilm"), ("audio", "mfcc"), ("vision", "facemesh")):
+    for stream, extractor in (("text", "minilm"), ("audio", "covarep"), ("vision", "facemesh")):
         attrs = file.streams[stream].attrs
         assert attrs["extractor"] == extractor and isinstance(json.loads(attrs["config"]), dict)

@@ -283,8 +283,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 @pytest.mark.parametrize(
     "streams",
     [
-        ["audio=mfcc", "vision=none"],
-        pytest.param(["audio=mfcc", "vision=facemesh"], marks=pytest.mark.slow),
+        ["audio=covarep", "vision=none"],
+        pytest.param(["audio=covarep", "vision=facemesh"], marks=pytest.mark.slow),
     ],
     ids=["sound", "sound and picture"],
 )

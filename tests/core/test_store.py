@@ -31,7 +31,7 @@ def rows(count, width, start=0, text=False):
 def file(tmp_path):
     streams = {
         "text": Stream(("t0", "t1"), {"extractor": "minilm"}, text=True),
-        "audio": Stream(("f0",), {"extractor": "mfcc", "rate": 100.0}),
+        "audio": Stream(("f0",), {"extractor": "covarep", "rate": 100.0}),
     }
     path = tmp_path / "x.h5"
     with Writer(path, streams, LABELS, {"command": "test", "dataset": "toy"}) as writer:

@@ -377,7 +377,7 @@ def test_extractor_kit(install, tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["mfcc", "minilm", pytest.param("facemesh", marks=pytest.mark.slow)]
+    "name", ["covarep", "minilm", pytest.param("facemesh", marks=pytest.mark.slow)]
 )
 def test_our_extractors_pass(name) -> None:
     if name == "minilm":

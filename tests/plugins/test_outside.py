@@ -276,7 +276,7 @@ def test_a_broken_one_is_listed_with_the_reason(site, tmp_path, fault):
     (plugin,) = listed["broken"]
     assert plugin["owner"] == OWNER and reason in plugin["error"]
     assert OWNER not in {p["owner"] for p in listed["plugins"]}  # nothing of it is kept
-    assert {"mcr", "mfcc", "npz"} <= {p["name"] for p in listed["plugins"]}
+    assert {"mcr", "covarep", "npz"} <= {p["name"] for p in listed["plugins"]}
     assert f"broken: {OWNER}: {plugin['error']}" in run("plugins", "ls").stdout.splitlines()
 
 

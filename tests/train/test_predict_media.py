@@ -19,7 +19,7 @@ def world(tmp_path_factory):
     # A setting that is a text, and one that is a number, must come back at prediction.
     settings = ["audio.channel=first", "audio.hop_ms=20"]
     features, aligned = folder / "f.h5", folder / "a.h5"
-    mertool.extract(CLIPS, features, text="none", vision="none", settings=settings)
+    mertool.extract(CLIPS, features, text="none", audio="logmel", vision="none", settings=settings)
     mertool.align(features, aligned, pool="max")
     mertool.train(aligned, folder / "run", plugin="concat", seeds=2, settings=["train.epochs=3"])
     expected = {r["id"]: r for r in mertool.predict(folder / "run", aligned).rows}
