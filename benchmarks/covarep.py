@@ -268,25 +268,10 @@ def disagreements(result: dict[str, Any]) -> list[str]:
 def lines(result: dict[str, Any]) -> list[str]:
     told: list[str] = []
     if "agreement" in result:
-        a = result["agreement"]
-        rows = [[name, *figures(c)] for name, c in a["columns"].items() if name != "creak"]
+        columns = result["agreement"]["columns"]
+        rows = [[name, *figures(c)] for name, c in columns.items() if name != "creak"]
         told += [table(["column", "rows", "max", "99%", "median", "r", "within"], rows), ""]
-        rows = [
-            [name, str(f["rows"]), "yes" if f["polarity"] and f["f0"] and f["voicing"] else "NO",
-             f"{f['gci_differ']} of {f['gci']}", f"{f['worst_exact_column']:.1e}",
-             ", ".join(f"{k} {v}" for k, v in f["aside"].items()) or "-"]
-            for name, f in a["files"].items()
-        ]  # fmt: skip
-        header = ["file", "rows", "polarity, F0, VUV equal", "GCIs that differ",
-                  "worst of 0-7, 11-59", "rows aside"]  # fmt: skip
-        told += [table(header, rows), ""]
-        for name, stages in a["stages"].items():
-            rows = [[k, f"{v:.1e}", "-"] for k, v in stages.items() if k != "creak inputs"]
-            rows += [
-                [f"creak input {k}", f"{v['max']:.1e}", number(v["correlation"])]
-                for k, v in stages["creak inputs"].items()
-            ]
-            told += [table([f"{name}: stage alone", "max", "r"], rows), ""]
+        told += [*file_lines(result["agreement"]), *stage_lines(result["agreement"])]
     if "speed" in result:
         lengths = result["speed"]["lengths"]
         names = [*lengths["10"]["stages"]]
@@ -308,8 +293,39 @@ def lines(result: dict[str, Any]) -> list[str]:
         ]  # fmt: skip
         header = ["SVM on", "fitted on", "accuracy", "unweighted recall", "95%", "C",
                   "accuracy over C"]  # fmt: skip
-        told += [table(header, rows), ""]
+        told += [table(header, rows, left=2), ""]
     return told
+
+
+def file_lines(result: dict[str, Any]) -> list[str]:
+    """Discrete facts of each file."""
+    rows = [
+        [name, str(f["rows"]), "yes" if f["polarity"] and f["f0"] and f["voicing"] else "NO",
+         f"{f['gci_differ']} of {f['gci']}", f"{f['worst_exact_column']:.1e}",
+         ", ".join(f"{k} {v}" for k, v in f["aside"].items()) or "-"]
+        for name, f in result["files"].items()
+    ]  # fmt: skip
+    header = ["file", "rows", "polarity, F0, VUV equal", "GCIs that differ",
+              "worst of 0-7, 11-59", "rows aside"]  # fmt: skip
+    return [table(header, rows), ""]
+
+
+def stage_lines(result: dict[str, Any]) -> list[str]:
+    """Single stages, one column a file."""
+    files = result["stages"]
+    if not files:
+        return []
+    first = next(iter(files.values()))
+    rows = [
+        [name, *(f"{stages[name]:.1e}" for stages in files.values())]
+        for name in first
+        if name != "creak inputs"
+    ]
+    for name in first["creak inputs"]:
+        made = [stages["creak inputs"][name] for stages in files.values()]
+        told = [f"{v['max']:.1e}, r {number(v['correlation'])}" for v in made]
+        rows.append([f"creak input {name}", *told])
+    return [table(["stage alone, largest difference", *files], rows), ""]
 
 
 def figures(c: dict[str, Any]) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from mertool.hookspecs import Register, hookimpl
 
+_RATES = "Logarithms of a whole spectrum also see what a resampler leaves above its cut-off"
+
 
 @hookimpl
 def register_extractors(register: Register) -> None:
@@ -25,12 +27,14 @@ def register_extractors(register: Register) -> None:
         "mertool.extract.covarep.extractor:Covarep",
         modality="audio",
         summary="COVAREP's 74 voice features: pitch, glottal source, spectral envelope, phase",
+        waivers={"rates": _RATES},
     )
     register(
         "covarep5",
         "mertool.extract.covarep.extractor:Covarep5",
         modality="audio",
         summary="The five of COVAREP's columns that MOSI's released features hold",
+        waivers={"rates": _RATES},
     )
     register(
         "egemaps",

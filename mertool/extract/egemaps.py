@@ -58,7 +58,7 @@ class EGeMAPS:
             raise MertoolError(
                 "openSMILE cannot be used.",
                 f"{type(error).__name__}: {error}".splitlines()[0],
-                'pip install "mertool[opensmile]", or choose another extractor: --audio logmel',
+                'pip install "mertool[opensmile]", or choose another extractor: --audio covarep',
             ) from error
         self._smile = opensmile.Smile(
             feature_set=opensmile.FeatureSet.eGeMAPSv02,

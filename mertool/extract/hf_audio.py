@@ -12,7 +12,7 @@ import numpy as np
 
 from mertool.errors import MertoolWarning, UsageError
 from mertool.extract.pretrained import find_model, licence_of, load_speech_encoder
-from mertool.extract.text import windows
+from mertool.extract.windows import take, windows
 from mertool.types import Clip, Rows
 
 Piece = tuple[int, int, int]  # (clip, first row, row after the last)
@@ -54,7 +54,7 @@ class HFAudio:
             channel: "mean" of the channels, or "first".
         """
 
-        model: str = "facebook/wav2vec2-base"
+        model: str = "facebook/wav2vec2-base-960h"
         layer: int = -1
         window_s: float = 20.0
         channel: str = "mean"
@@ -136,7 +136,7 @@ class HFAudio:
         sounds = [self._sound(clip) for clip in clips]
         counts = [self._rows(len(sound)) for sound in sounds]
         values = [np.empty((count, len(self.columns)), np.float32) for count in counts]
-        context = [np.full(count, -1) for count in counts]  # of the window taken so far, in rows
+        context = [np.full(count, -1) for count in counts]
         pieces = [
             (i, start, stop)
             for i, count in enumerate(counts)
@@ -145,10 +145,7 @@ class HFAudio:
         for group in self._groups(pieces, sounds):
             found = self._states([self._samples(piece, sounds) for piece in group])
             for (i, start, stop), states in zip(group, found, strict=True):
-                margin = _margin(start, stop, counts[i])
-                better = margin > context[i][start:stop]
-                values[i][start:stop][better] = states[: stop - start][better]
-                context[i][start:stop][better] = margin[better]
+                take(values[i], context[i], start, stop, states)
         return [
             Rows(value, self._times(len(value), len(sound)))
             for value, sound in zip(values, sounds, strict=True)
@@ -212,11 +209,3 @@ class HFAudio:
             )
         states = output.last_hidden_state if self._is_last else output.hidden_states[self._layer]
         yield from states.float().cpu().numpy()
-
-
-def _margin(start: int, stop: int, count: int) -> np.ndarray:
-    """(stop - start,) rows to the nearest cut; the clip's own ends are none."""
-    index = np.arange(start, stop)
-    left = index - start if start else np.full(stop - start, count)
-    right = stop - 1 - index if stop < count else np.full(stop - start, count)
-    return np.minimum(left, right)

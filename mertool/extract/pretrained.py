@@ -13,7 +13,7 @@ from mertool.errors import MertoolError
 # What is fetched of a hub repository: weights without code (no pickles, no .py), tokenizer, card.
 _FILES = ["*.json", "*.txt", "*.model", "*.safetensors", "README.md"]
 _VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
-_OFFLINE = {"text": "minilm", "audio": "logmel"}
+_OFFLINE = {"text": "minilm", "audio": "covarep"}
 # Encoders of the plain waveform: convolutions without padding, whose strides tell the times of the
 # rows, and a transformer. Others (Whisper's, say) read spectrograms of a fixed length.
 SPEECH = ("data2vec-audio", "hubert", "unispeech", "unispeech-sat", "wav2vec2", "wavlm")

@@ -12,6 +12,7 @@ import numpy as np
 
 from mertool.errors import MertoolError, MertoolWarning, UsageError
 from mertool.extract.pretrained import find_model, licence_of, load_encoder, max_length
+from mertool.extract.windows import take, windows
 from mertool.types import Clip, Rows
 from mertool.words import split_words
 
@@ -103,7 +104,7 @@ class TokenStates:
         count = len(tokens)
         size = max(1, self._limit - len(before) - len(after))
         values = np.empty((count, len(self.columns)), np.float32)
-        context = np.full(count, -1)  # tokens to the nearest cut, in the window taken so far
+        context = np.full(count, -1)
         for start, stop in windows(count, size):
             ids = torch.tensor([before + tokens[start:stop] + after], device=self._device)
             with torch.inference_mode():
@@ -117,13 +118,7 @@ class TokenStates:
             else:
                 states = output.hidden_states[self._layer]
             states = states[0, len(before) : len(before) + stop - start].float().cpu().numpy()
-            index = np.arange(start, stop)
-            left = index - start if start else np.full(stop - start, count)
-            right = stop - 1 - index if stop < count else np.full(stop - start, count)
-            margin = np.minimum(left, right)
-            better = margin > context[start:stop]
-            values[start:stop][better] = states[better]
-            context[start:stop][better] = margin[better]
+            take(values, context, start, stop, states)
         return values
 
 
@@ -198,18 +193,6 @@ class MiniLM(TokenStates):
         super().__init__(Path(spec.submodule_search_locations[0]) / "model", config.layer, device)
         self.info["model"] = "all-MiniLM-L6-v2 (sentence-embedding fine-tune)"
         self.info["revision"] = f"{PACKAGE} {importlib.metadata.version(PACKAGE)}"
-
-
-def windows(count: int, size: int) -> list[tuple[int, int]]:
-    """Stretches of `size` that cover `count` tokens and overlap by half or more.
-
-    >>> windows(5, 8), windows(10, 4)
-    ([(0, 5)], [(0, 4), (2, 6), (4, 8), (6, 10)])
-    """
-    if count <= size:
-        return [(0, count)]
-    starts = [*range(0, count - size, max(1, size // 2)), count - size]
-    return [(start, start + size) for start in starts]
 
 
 def _strip(text: str, start: int, end: int) -> tuple[int, int]:

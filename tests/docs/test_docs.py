@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import click
+import covarep_page
 import methods_page
 import pages
 import pytest
@@ -14,7 +15,7 @@ from mertool.cli import cli, common
 from mertool.config import resolve, settings_of
 from mertool.data import DataConfig
 from mertool.extract import PROFILES
-from mertool.extract.mfcc import Mfcc
+from mertool.extract.covarep.extractor import Covarep
 from mertool.registry import registry
 from mertool.train.loop import TrainConfig
 
@@ -26,6 +27,12 @@ every_page = pytest.mark.parametrize(
 def test_settings_page_is_fresh():
     assert pages.read("settings") == settings_page.page(), (
         "run: python tests/docs/settings_page.py > docs/settings.md"
+    )
+
+
+def test_covarep_page_is_fresh():
+    assert pages.read("covarep") == covarep_page.page(), (
+        "run: python tests/docs/covarep_page.py > docs/covarep.md"
     )
 
 
@@ -227,17 +234,16 @@ def test_column_names_on_the_extractors_page():
     text = pages.read("extractors")
     tables = re.findall(r"^\| columns \| what \|\n(?:\|.*\n)+", pages.prose(text), re.MULTILINE)
     assert len(tables) == 2
-    mfcc = Mfcc(Mfcc.Config())
+    covarep = Covarep(Covarep.Config())
     listed = []
     for row in pages.table(tables[0], "columns"):
-        first, *last = pages.codes(row[0])
-        if last:  # `mfcc_00` to `mfcc_12`
-            stem, count = first[:-2], int(last[0][-2:]) + 1
-            listed += [f"{stem}{i:02d}" for i in range(count)]
-        else:
-            listed.append(first)
-    assert listed == mfcc.columns
+        names = pages.codes(row[0])
+        if " to " in row[0]:  # `MCEP_0` to `MCEP_24`
+            stem, last = names[1].split("_")
+            names = [f"{stem}_{i}" for i in range(int(last) + 1)]
+        listed += names
+    assert listed == covarep.columns
     sizes = {r[0].split("`")[1]: r[2] for r in pages.table(text, "name")}
-    assert sizes["mfcc"] == str(len(mfcc.columns))
+    assert sizes["covarep"] == str(len(covarep.columns))
     assert sizes["facemesh"] == str(3 * len(LANDMARKS) + 4)
     assert f"lm{len(LANDMARKS) - 1:02d}_z" in tables[1]

@@ -388,7 +388,7 @@ def test_unreachable_model(monkeypatch: pytest.MonkeyPatch, model: str) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(MertoolError, match="audio model cannot be downloaded") as caught:
         HFAudio(HFAudio.Config(model=model))
-    assert "--set audio.model=DIR" in caught.value.fix and "--audio logmel" in caught.value.fix
+    assert "--set audio.model=DIR" in caught.value.fix and "--audio covarep" in caught.value.fix
     assert len(str(caught.value).splitlines()) == 3
 
 

@@ -78,19 +78,19 @@ def covarep(
     if mode not in MODES:
         raise UsageError(f'There is no mode "{mode}".', f"mode={mode}", f"Known: {MODES}")
     given, x = x, check_signal(x, fs)
+    peak = float(max(x.max(), -x.min())) if len(x) else 0.0
+    exponent = int(np.frexp(peak)[1])
+    if abs(exponent) > EXPONENTS:
+        x = np.ldexp(x, -exponent)
+    else:
+        exponent = 0
     if fs != RATE:
         x = resample(x, fs)
     elif not overwrite_x and np.may_share_memory(given, x):
         x = x.copy()
     centres = row_centres(len(x))
-    peak = float(max(x.max(), -x.min())) if len(x) else 0.0
     if not peak:
         return np.zeros((len(centres), len(COLUMNS)))
-    exponent = int(np.frexp(peak)[1])
-    if abs(exponent) <= EXPONENTS:
-        exponent = 0
-    else:
-        np.ldexp(x, -exponent, out=x)
     if polarity(x, RATE) < 0:
         np.negative(x, out=x)
 
