@@ -23,8 +23,11 @@ ITERATIONS = 200
 TOLERANCE = np.log(10) / 10  # natural log of amplitude: 2 dB
 ORDER_FACTOR = 1.2  # of the optimal order, for the Hamming window of the cepstrum
 COEFFICIENTS = 25  # of MCEP
-BATCH = 24  # frames iterated on together: their spectra and the cosines stay in the cache
+BATCH = 64  # frames iterated on together
+ROWS = 12  # frames in a product with cosines: few, so that each takes hardly more than its order
 PRODUCT = 400  # up to this order a product with cosines is quicker than a Fourier transform
+
+Parts = list[tuple[slice, slice]]  # frames, and the columns of coefficients that they need
 
 
 def true_envelope(magnitude: np.ndarray, order: np.ndarray) -> np.ndarray:
@@ -62,19 +65,18 @@ def true_envelope(magnitude: np.ndarray, order: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         log = np.log(magnitude)
     usable = np.flatnonzero(np.isfinite(log.sum(axis=1)))
-    # Frames of about the same order share a batch, whose products take its largest order.
-    usable = usable[np.argsort(order[usable], kind="stable")]
+    # Frames of about the same order share a product, which takes its largest order; see `_smooth`.
+    usable = usable[np.argsort(-order[usable], kind="stable")]
     for start in range(0, len(usable), BATCH):
         rows = usable[start : start + BATCH]
         halves = _fold(log[rows])
         smooth = _smooth(halves, coarse[rows])
         k = np.arange(halves.shape[2])
         near = ends[rows, None]
-        halves[0] = np.where(k < near, smooth[0], halves[0])
+        np.copyto(halves[0], smooth[0], where=k < near)
         # One bin less at this end, as in the original.
-        halves[1] = np.where(k < near - 1, smooth[1], halves[1])
-        smooth = _smooth(halves, order[rows])
-        out[rows] = np.exp(_unfold(smooth))
+        np.copyto(halves[1], smooth[1], where=k < near - 1)
+        out[rows] = np.exp(_unfold(_smooth(halves, order[rows])))
     return out
 
 
@@ -95,8 +97,8 @@ def mel_cepstrum(envelope: np.ndarray, fs: float, order: int) -> np.ndarray:
     """
     lower, weight, cosines = _mel_axis(envelope.shape[1], float(fs), order)
     with np.errstate(divide="ignore", invalid="ignore"):
-        low = np.take(envelope, lower, axis=1)
-        warped = np.take(envelope, lower + 1, axis=1)
+        low = np.take(envelope, lower, axis=1, mode="clip")  # quicker than with a check
+        warped = np.take(envelope, lower + 1, axis=1, mode="clip")
         warped -= low
         warped *= weight
         warped += low
@@ -117,142 +119,157 @@ def mcep(block: Harmonics, fs: float) -> np.ndarray:
     return mel_cepstrum(envelope, fs, COEFFICIENTS - 1)
 
 
-def _smooth(halves: np.ndarray, order: np.ndarray) -> np.ndarray:
+def _smooth(target: np.ndarray, order: np.ndarray) -> np.ndarray:
     """The iterations of the true envelope.
 
     Args:
-        halves: (2, B, L/4 + 1) log spectra as `_fold` gives them.
-        order: (B,) cepstral order.
+        target: (2, B, L/4 + 1) log spectra as `_fold` gives them.
+        order: (B,) cepstral order. Quickest if sorted from high to low: frames that are done leave
+            their places to the last ones, which then add no columns to their new neighbours' part.
 
     Returns:
-        (2, B, L/4 + 1) log envelopes.
+        (2, B, L/4 + 1) log envelopes, folded likewise.
     """
-    out = np.empty_like(halves)
-    target, lifted = halves.copy(), halves.copy()
-    k = _even_then_odd(order.max() + 1)
-    inside = (k <= order[:, None]).astype(np.float64)
-    window = (0.54 + 0.46 * np.cos(np.pi * k / np.maximum(order[:, None], 1))) * inside
-    cepstrum = np.zeros(window.shape)
-    frame = np.arange(len(order))
+    half, highest = target.shape[2] - 1, order.max()
+    k = _indices(half, highest if highest <= PRODUCT else 2 * half - 1)[:, None]
+    order = order[:, None].copy()
+    inside = (k <= order).astype(np.float64)
+    window = (0.54 + 0.46 * np.cos(np.pi * k / np.maximum(order, 1))) * inside
+    inside[0, :, 0] = 1  # the coefficient at L/2 counts neither as inside nor as outside
+    bound = target - TOLERANCE * _edges(half)
+    out, lifted, frame = np.empty_like(target), target.copy(), np.arange(len(order))
+    cepstra = np.zeros(window.shape)
+    # These are written over in every iteration: new arrays would cost more than the sums.
+    spare, curves, below = np.empty_like(target), np.empty_like(target), np.empty(target.shape, "?")
+    news = np.zeros(window.shape)
     for iteration in range(1, ITERATIONS + 1):
         n = len(frame)
-        now, c = lifted[:, :n], cepstrum[:n]
-        coefficients, outside = _cepstrum(now, inside[:n])
-        within = np.sqrt(np.einsum("fk,fk->f", coefficients, coefficients))
+        now, curve, cepstrum, new = lifted[:, :n], curves[:, :n], cepstra[:, :n], news[:, :n]
+        parts = [
+            (slice(a, min(a + ROWS, n)), slice(order[a : min(a + ROWS, n)].max() // 2 + 2))
+            for a in range(0, n, ROWS)
+        ]
+        outside = _cepstrum(now, inside[:, :n], parts, spare[:, :n], new)
+        within = np.einsum("pfk,pfk->f", new, new) - new[0, :, 0] ** 2 - new[0, :, 1] ** 2 / 2
         # The original's longer step: the more lies outside the window, the farther.
-        step = 1 + np.divide(outside, within, out=np.zeros(n), where=within > 0)
-        coefficients -= c
-        coefficients *= window[:n]
-        coefficients *= step[:, None]
-        c += coefficients
-        smooth = _spectrum(c, halves.shape[2])
-        excess = np.subtract(target[:, :n], smooth).max(axis=2).max(axis=0)
-        done = (excess <= TOLERANCE) | (iteration == ITERATIONS)
+        step = 1 + np.sqrt(np.divide(outside, within, out=np.zeros(n), where=within > 0))
+        new -= cepstrum
+        new *= window[:, :n]
+        new *= step[:, None]
+        cepstrum += new
+        _spectrum(cepstrum, parts, spare[:, :n], curve)
+        done = ~np.greater(bound[:, :n], curve, out=below[:, :n]).any(axis=2).any(axis=0)
+        done |= iteration == ITERATIONS
+        np.maximum(now, curve, out=now)
         if done.any():
-            out[:, frame[done]] = smooth[:, done]
-            if done.all():
-                break
-        np.maximum(now, smooth, out=now)
-        if done.any():
-            # The last of those that go on take the places of those that are done.
+            out[:, frame[done]] = curve[:, done]
             left = np.flatnonzero(~done)
+            if not len(left):
+                break
             place = np.flatnonzero(done[: len(left)])
             mover = left[len(left) - len(place) :]
-            lifted[:, place], target[:, place] = lifted[:, mover], target[:, mover]
-            for array in (cepstrum, window, inside, frame):
-                array[place] = array[mover]
+            for array in (lifted, bound, cepstra, window, inside):
+                array[:, place] = array[:, mover]
+            order[place], frame[place] = order[mover], frame[mover]
             frame = frame[: len(left)]
     return out
 
 
-def _cepstrum(halves: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cepstrum of log spectra.
+def _cepstrum(
+    halves: np.ndarray, inside: np.ndarray, parts: Parts, spare: np.ndarray, out: np.ndarray
+) -> np.ndarray:
+    """Cepstra of folded log spectra, up to a factor that `_spectrum` makes good.
 
     Args:
         halves: (2, B, L/4 + 1).
-        inside: (B, C) 1 for the coefficients up to the frame's order, in the order of
-            `_even_then_odd`, else 0.
+        inside: (2, B, C) 1 for the coefficients to be kept, else 0.
+        parts: What to compute; nothing else is `inside`.
+        spare: As `halves`; written over.
+        out: (2, B, C) the coefficients of `_indices`; 0 where not `inside`.
 
     Returns:
-        (B, C) one-sided coefficients [c_0, 2 c_2, .., 2 c_1, 2 c_3, ..], 0 where not `inside`; (B,)
-        root of the sum of squares of all others but that at L/2.
+        (B,) sum of squares of all coefficients that are not `inside`.
     """
-    half, count = halves.shape[2] - 1, inside.shape[1]
-    dft, split = 4 * half, (count + 1) // 2
-    if count > PRODUCT:
+    total = np.add(halves[0], halves[1], out=spare[0])
+    difference = np.subtract(halves[0], halves[1], out=spare[1])
+    if out.shape[2] > PRODUCT // 2 + 2:
         from scipy import fft
 
-        everything = fft.dct(_unfold(halves), type=1, axis=1)[:, :-1] * (2 / dft)
-        everything[:, 0] /= 2
-        k = _even_then_odd(count)
-        coefficients = everything[:, k] * inside
-        everything[:, k] *= 1 - inside
-        return coefficients, np.sqrt((everything**2).sum(axis=1))
-    even, odd, alternating = _cosines(half)
-    total, difference = halves[0] + halves[1], halves[0] - halves[1]
-    # 0 Hz and fs / 2 count once where all else counts twice, and fs / 4 stands in both halves.
-    energy = np.einsum("sfi,sfi->f", halves, halves)
-    energy -= np.einsum("sfi,sfi->f", halves[:, :, ::half], halves[:, :, ::half]) / 2
-    total[:, ::half] /= 2
-    difference[:, 0] /= 2
-    coefficients = np.empty(inside.shape)
-    coefficients[:, :split] = total @ even[:split].T
-    coefficients[:, split:] = difference @ odd[: count - split].T
-    coefficients *= inside
-    coefficients *= 4 / dft
-    coefficients[:, 0] /= 2
-    # By Parseval: all energy, less that of the coefficients at hand and of that at L/2.
-    last = total @ alternating * (2 / dft)
-    known = np.einsum("fk,fk->f", coefficients, coefficients) + coefficients[:, 0] ** 2
-    return coefficients, np.sqrt(np.maximum(4 * energy / dft - 2 * last**2 - known, 0))
+        out[0] = np.roll(fft.dct(total, type=1, norm="ortho"), 1, axis=1)
+        out[1, :, 1:] = fft.dct(difference[:, :-1], type=3, norm="ortho")
+        out *= np.sqrt(0.5)
+        rest = out * (1 - inside)
+        out *= inside
+        return np.einsum("pfk,pfk->f", rest, rest)
+    cosines = _cosines(halves.shape[2] - 1).transpose(0, 2, 1)
+    for rows, columns in parts:
+        np.matmul(spare[:, rows], cosines[:, :, columns], out=out[:, rows, columns])
+    out *= inside
+    # By Parseval: all energy (a product is quicker than einsum), less that of the coefficients.
+    energy = (halves[:, :, None] @ halves[:, :, :, None]).sum(axis=(0, 2, 3))
+    return np.maximum(energy - np.einsum("pfk,pfk->f", out, out), 0)
 
 
-def _spectrum(cepstrum: np.ndarray, width: int) -> np.ndarray:
-    """Log spectra (2, B, width) of one-sided cepstra (B, C) in the order of `_even_then_odd`."""
-    count = cepstrum.shape[1]
-    split = (count + 1) // 2
-    if count > PRODUCT:
+def _spectrum(cepstrum: np.ndarray, parts: Parts, spare: np.ndarray, out: np.ndarray) -> None:
+    """Folded log spectra (2, B, L/4 + 1) of cepstra (2, B, C), both as in `_cepstrum`."""
+    if cepstrum.shape[2] > PRODUCT // 2 + 2:
         from scipy import fft
 
-        padded = np.zeros((len(cepstrum), 2 * width - 1))
-        padded[:, _even_then_odd(count)] = cepstrum / 2
-        padded[:, 0] *= 2
-        return _fold(fft.dct(padded, type=1, axis=1))
-    even, odd, _ = _cosines(width - 1)
-    symmetric = cepstrum[:, :split] @ even[:split]
-    antisymmetric = cepstrum[:, split:] @ odd[: count - split]
-    out = np.empty((2, len(cepstrum), width))
-    np.add(symmetric, antisymmetric, out=out[0])
-    np.subtract(symmetric, antisymmetric, out=out[1])
-    return out
+        spare[0] = fft.dct(np.roll(cepstrum[0], -1, axis=1), type=1, norm="ortho")
+        spare[1, :, :-1] = fft.dct(cepstrum[1, :, 1:], type=2, norm="ortho")
+        spare[1, :, -1] = 0
+        spare *= np.sqrt(0.5)
+    else:
+        cosines = _cosines(out.shape[2] - 1)
+        for rows, columns in parts:
+            np.matmul(cepstrum[:, rows, columns], cosines[:, columns], out=spare[:, rows])
+    np.add(spare[0], spare[1], out=out[0])
+    np.subtract(spare[0], spare[1], out=out[1])
 
 
-def _even_then_odd(count: int) -> np.ndarray:
-    """Indices of `count` cepstral coefficients, as the two products with cosines want them."""
-    return np.concatenate([np.arange(0, count, 2), np.arange(1, count, 2)])
+def _indices(half: int, highest: int) -> np.ndarray:
+    """(2, C) indices of cepstral coefficients: 2 half, 0, 2, .., and a filler, 1, 3, .."""
+    k = np.arange(2 * (highest // 2 + 2)).reshape(-1, 2).T - 2
+    k[:, 0] = 2 * half
+    return k
 
 
 def _fold(spectrum: np.ndarray) -> np.ndarray:
     """(2, B, L/4 + 1): the bins of (B, L/2 + 1) from 0 Hz upwards, and from fs / 2 downwards.
 
     A cosine of even order is the same on both halves and one of odd order differs by its sign only,
-    so that a product with cosines need only run over one half.
+    so that a product with cosines need only run over one half. See `_edges` for the factor.
     """
-    middle = spectrum.shape[1] // 2
-    return np.stack([spectrum[:, : middle + 1], spectrum[:, : middle - 1 : -1]])
+    half = spectrum.shape[1] // 2
+    return np.stack([spectrum[:, : half + 1], spectrum[:, : half - 1 : -1]]) * _edges(half)
 
 
 def _unfold(halves: np.ndarray) -> np.ndarray:
     """The inverse of `_fold`."""
+    halves = halves / _edges(halves.shape[2] - 1)
     return np.concatenate([halves[0], halves[1][:, -2::-1]], axis=1)
 
 
+def _edges(half: int) -> np.ndarray:
+    """(half + 1,) factor of a folded spectrum's bins.
+
+    0 Hz and fs / 2 count once where all else counts twice, and fs / 4 stands in both halves. With
+    this factor the transform is orthonormal: its inverse has the same cosines, and sums of squares
+    are those of the coefficients.
+    """
+    factor = np.ones(half + 1)
+    factor[[0, -1]] = np.sqrt(0.5)
+    return factor
+
+
 @lru_cache(maxsize=2)
-def _cosines(half: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """cos(k pi i / (2 half)) of i = 0..half, for even and odd k up to `PRODUCT`, and k = 2 half."""
-    turn = np.arange(PRODUCT + 1)[:, None] * np.arange(half + 1) % (4 * half)
-    cosines = np.cos(turn * (np.pi / (2 * half)))
-    return cosines[::2].copy(), cosines[1::2].copy(), (-1.0) ** np.arange(half + 1)
+def _cosines(half: int) -> np.ndarray:
+    """(2, C, half + 1) orthonormal cosines of `_indices` over half the bins; the filler's are 0."""
+    turn = _indices(half, PRODUCT)[:, :, None] * np.arange(half + 1) % (4 * half)
+    cosines = np.cos(turn * (np.pi / (2 * half))) * _edges(half) / np.sqrt(half)
+    cosines[0, :2] *= np.sqrt(0.5)
+    cosines[1, 0] = 0
+    return cosines
 
 
 @lru_cache(maxsize=4)

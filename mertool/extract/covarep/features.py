@@ -13,12 +13,12 @@ import numpy as np
 from mertool.errors import UsageError
 from mertool.extract.covarep.creak import CREAK_F0, Weights, creak_inputs, creak_posterior
 from mertool.extract.covarep.envelope import mcep
-from mertool.extract.covarep.gci import gci_sedreams
+from mertool.extract.covarep.gci import gci_sedreams, larynx_intervals, mean_based_signal
 from mertool.extract.covarep.glottal import glottal_parameters
 from mertool.extract.covarep.harmonics import harmonic_frames, harmonics
 from mertool.extract.covarep.phase import PhaseDistortion, phase_rows
 from mertool.extract.covarep.pitch import Pitch, pitch_srh, voicing_at
-from mertool.extract.covarep.rd import rd_msp
+from mertool.extract.covarep.rd import RdSearch
 from mertool.extract.covarep.residual import lp_residual, polarity
 from mertool.extract.covarep.signals import check_signal, half_up, interpolate
 from mertool.extract.covarep.wavelets import mdq, peak_slope
@@ -59,7 +59,7 @@ def covarep(
     """COVAREP's 74 features of a signal.
 
     Args:
-        x: (S,) samples; full scale is 1.
+        x: (S,) samples; full scale is 1, of integers (PCM) that of their kind.
         fs: Sampling rate, Hz, 8000 to 48000; what is not 16000 is resampled to it.
         mode: "compat" = as the original's last version; "published" = Rd and Rd_conf with the sign
             of the phase as published.
@@ -76,7 +76,7 @@ def covarep(
         UsageError: No such mode.
     """
     if mode not in MODES:
-        raise UsageError(f'There is no mode "{mode}".', f"mode={mode}", f"Known: {MODES}")
+        raise UsageError(f'There is no mode "{mode}".', f"mode={mode}", f"Known: {', '.join(MODES)}")
     given, x = x, check_signal(x, fs)
     peak = float(max(x.max(), -x.min())) if len(x) else 0.0
     exponent = int(np.frexp(peak)[1])
@@ -131,10 +131,11 @@ def _excitation(
     x: np.ndarray, pitch: Pitch, creak: Weights | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What comes of the LP residual, which is freed afterwards: GCIs, MDQ and creak."""
-    # Both need an array of the signal's length for themselves: before the residual, which is one.
+    # These need arrays of the signal's length for themselves: before the residual, which is one.
     low = None if creak is None else pitch_srh(x, RATE, *CREAK_F0)
-    gci = gci_sedreams(x, RATE, pitch.median, pitch)
+    intervals = larynx_intervals(mean_based_signal(x, RATE, pitch.median))
     residual = lp_residual(x, RATE)
+    gci = gci_sedreams(x, RATE, pitch.median, pitch, residual, intervals)
     posterior = np.zeros(0)
     if creak is not None:
         posterior = creak_posterior(creak_inputs(x, RATE, residual, low), creak)
@@ -147,12 +148,12 @@ def _harmonic(
     """What comes of the harmonic frames, block by block: Rd, MCEP and phase distortion."""
     frame, _, _ = harmonic_frames(RATE, len(x), pitch)
     at = pitch.centre[frame]
-    shape, cepstra = np.empty((len(at), 2)), np.empty((len(at), 25))
+    shape, cepstra = RdSearch(RATE, mode), np.empty((len(at), 25))
     distortion = PhaseDistortion(RATE, len(frame))
     done = 0
     for block in harmonics(x, RATE, pitch):
         rows = slice(done, done := done + len(block.frame))
-        shape[rows] = np.stack(rd_msp(block, RATE, mode), axis=1)
+        shape.add(block)
         cepstra[rows] = mcep(block, RATE)
         distortion.add(block)
-    return at, shape, cepstra, (at, *distortion.finish())
+    return at, np.stack(shape.finish(), axis=1), cepstra, (at, *distortion.finish())

@@ -97,6 +97,7 @@ def gci_sedreams(
     f0: float,
     pitch: Pitch | None = None,
     residual: np.ndarray | None = None,
+    intervals: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> np.ndarray:
     """Glottal closure instants.
 
@@ -109,6 +110,7 @@ def gci_sedreams(
         f0: The speaker's mean F0 in Hz; NaN gives no instants.
         pitch: Only instants that it calls voiced are kept; None = all.
         residual: (S,) `lp_residual` of x, if at hand.
+        intervals: `larynx_intervals` of the `mean_based_signal` of x, if at hand.
 
     Returns:
         (G,) int64 samples, increasing.
@@ -117,7 +119,7 @@ def gci_sedreams(
         DataError: x is no finite signal, or fs is out of range.
     """
     x = check_signal(x, fs)
-    low, high = larynx_intervals(mean_based_signal(x, fs, f0))
+    low, high = intervals or larynx_intervals(mean_based_signal(x, fs, f0))
     if not len(low):
         return np.zeros(0, np.int64)
     if residual is None:

@@ -17,6 +17,7 @@ from mertool.extract.covarep.signals import blocks, check_signal, half_up
 PITCHES = (20, 500)  # Hz, between which a period counts as one
 SPECTRUM = 2048  # points of the spectrum of one pulse
 PSP_BINS = 128  # of them computed at first; the parabola mostly fits fewer
+BLOCK = 1 << 18  # samples whose flow is held: enough frames for full batches of equal length
 FIT_ERROR = 0.01  # normalised error at which the parabola ends
 
 
@@ -55,7 +56,7 @@ def glottal_flow(x: np.ndarray, fs: float, gci: np.ndarray) -> tuple[np.ndarray,
     x = check_signal(x, fs)
     flow = Flow(x, fs, check_gci(gci, len(x)))
     out = np.zeros(len(x)), np.zeros(len(x))
-    for a, b in blocks(len(x)):
+    for a, b in blocks(len(x), BLOCK):
         for whole, part in zip(out, flow.part(a, b), strict=True):
             whole[a:b] = part
     return out
@@ -86,7 +87,7 @@ def glottal_parameters(x: np.ndarray, fs: float, gci: np.ndarray) -> np.ndarray:
     flow = Flow(x, fs, gci)
     voiced = (period * PITCHES[0] < fs) & (period * PITCHES[1] > fs)
     margin = math.ceil(1.6 * fs / PITCHES[0])  # the frame of H1-H2 reaches 1.5 periods
-    for a, b in blocks(len(x)):
+    for a, b in blocks(len(x), BLOCK):
         here = np.flatnonzero((gci >= a) & (gci < b) & voiced)
         if not len(here):
             continue

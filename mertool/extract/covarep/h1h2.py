@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mertool.extract.covarep.signals import half_up
+from mertool.extract.covarep.signals import cosines, half_up
 
 HARMONICS = 4.5  # multiples of F0 up to which the spectrum is computed at first
 FEWEST = 5  # peaks of the two-sided spectrum; with fewer the original gives 0
@@ -70,7 +70,7 @@ def low_spectrum(
         (F, B) at 0, 1, .. Hz up to `HARMONICS` times `f0`.
     """
     n = np.arange(reach.max() + 1)
-    window = 0.54 + 0.46 * np.cos(np.pi / reach[:, None] * n)
+    window = 0.54 + 0.46 * cosines(np.pi / reach, len(n))
     window[n > reach[:, None]] = 0
     window[:, 0] *= 0.5  # the centre stands in both halves
     after = derivative[np.minimum(gci[:, None] + n, len(derivative) - 1)]
@@ -78,7 +78,10 @@ def low_spectrum(
     basis = fourier(len(n), int(HARMONICS * f0) + 1, int(fs))
     even = ((after + before) * window) @ basis.real.copy()
     odd = ((after - before) * window) @ basis.imag.copy()
-    return even**2 + odd**2
+    even *= even
+    odd *= odd
+    even += odd
+    return even
 
 
 def from_low(power: np.ndarray, f0: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mertool.extract.covarep.pitch import Pitch
-from mertool.extract.covarep.signals import check_signal, half_up
+from mertool.extract.covarep.signals import check_signal, cosines, half_up
 
 DFT = 4096  # points of the Fourier transform, at every rate
 PERIODS = 3  # periods of F0 in a window
@@ -121,15 +121,18 @@ def _analyse(
     h = np.arange(1, count.max() + 1)
     valid = h <= count[:, None]
     step = DFT * f0[:, None] / fs
-    bins = np.where(valid, np.minimum(h * step, DFT // 2), 0.0)
-    amplitude = magnitude[rows, half_up(bins)]
+    bins = np.minimum(h * step, DFT // 2)
+    bins *= valid
+    whole = (bins + 0.5).astype(np.int64)
+    amplitude = magnitude[rows, whole]
 
-    peak_row, peak_bin, peak_value = _peaks(magnitude)
-    if len(peak_bin):
-        near = _nearest(peak_row, peak_bin, bins)
-        taken = (peak_row[near] == rows) & (np.abs(peak_bin[near] - bins) < step / 2) & valid
-        bins = np.where(taken, peak_bin[near], bins)
-        amplitude = np.where(taken, peak_value[near], amplitude)
+    row, peak, height = _peaks(magnitude)
+    if len(peak):
+        near, some = _nearest(row, peak, bins, whole)
+        away = peak[near]
+        taken = (np.abs(away - bins) < step / 2) & valid & some[:, None]
+        np.copyto(bins, away, where=taken)
+        np.copyto(amplitude, height[near], where=taken)
 
     phase = _phases(spectrum, bins, half)
     gaps = np.where(valid, np.diff(bins * (fs / DFT), axis=1, prepend=0.0), np.inf)
@@ -154,7 +157,7 @@ def _windowed(x: np.ndarray, middle: np.ndarray, half: np.ndarray) -> np.ndarray
     """
     n = np.arange(min(2 * half.max() + 1, DFT))
     frames = x[np.minimum((middle - half)[:, None] + n, len(x) - 1)].astype(np.float64)
-    cosine = np.cos(n * (np.pi / half)[:, None])
+    cosine = cosines(np.pi / half, len(n))
     # 0.42 - 0.5 cos(t) + 0.08 cos(2t), whose sum over the frame is 0.42 * (length - 1).
     window = (0.34 - 0.5 * cosine + 0.16 * cosine**2) / (0.84 * half)[:, None]
     window[n > 2 * half[:, None]] = 0
@@ -174,9 +177,10 @@ def _peaks(magnitude: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     width = magnitude.shape[1]
     flat = magnitude.ravel()
     rising = magnitude[:, 1:] > magnitude[:, :-1]
-    row, k = np.nonzero(rising[:, :-1] & ~rising[:, 1:])
-    k += 1
-    at = row * width + k
+    turning = np.zeros(magnitude.shape, bool)
+    np.greater(rising[:, :-1], rising[:, 1:], out=turning[:, 1:-1])
+    at = np.flatnonzero(turning)
+    row, k = np.divmod(at, width)
     level = np.flatnonzero(flat[at] == flat[at + 1])
     if len(level):  # rare: a plateau counts at its centre, if the spectrum falls behind it
         keep = np.ones(len(k), dtype=bool)
@@ -196,20 +200,33 @@ def _peaks(magnitude: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return row, k + shift, height
 
 
-def _nearest(row: np.ndarray, peak: np.ndarray, bins: np.ndarray) -> np.ndarray:
-    """Index of the peak nearest to each of (F, H) bins, the lower one of two equally near.
+def _nearest(
+    row: np.ndarray, peak: np.ndarray, bins: np.ndarray, whole: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which of the row's peaks is nearest to each of (F, H) bins; the lower of two equally near.
 
-    Where a row has no peaks it is one of another row.
+    Args:
+        row: (P,) of each peak.
+        peak: (P,) its bin, fractional.
+        bins: (F, H) fractional.
+        whole: (F, H) the whole bins nearest to them.
+
+    Returns:
+        (F, H) indices, of anything where a row has no peaks; (F,) whether it has any.
     """
-    # One sorted axis for all rows, so that one search does.
-    lane = 2.0 * DFT
-    after = np.searchsorted(row * lane + peak, np.arange(len(bins))[:, None] * lane + bins)
-    before = np.maximum(after - 1, 0)
-    after = np.minimum(after, len(peak) - 1)
-    here = np.arange(len(bins))[:, None]
-    with_before = np.where(row[before] == here, np.abs(peak[before] - bins), np.inf)
-    with_after = np.where(row[after] == here, np.abs(peak[after] - bins), np.inf)
-    return np.where(with_before <= with_after, before, after)
+    # Of whole bins the peaks are at least two apart, and off by half a bin at most: the nearest is
+    # the last one up to the whole bin, or the next. Counting is faster than searching.
+    width = DFT // 2 + 1
+    upto = np.zeros(len(bins) * width, np.int32)
+    upto[row * width + (peak + 0.5).astype(np.int64)] = 1
+    np.cumsum(upto, out=upto)
+    after = upto[whole + width * np.arange(len(bins))[:, None]]
+    stop = np.cumsum(np.bincount(row, minlength=len(bins)))
+    start = np.concatenate([[0], stop[:-1]])
+    before = np.clip(after - 1, start[:, None], stop[:, None] - 1)
+    after = np.minimum(after, stop[:, None] - 1)
+    farther = np.abs(peak[before] - bins) > np.abs(peak[after] - bins)
+    return np.where(farther, after, before), stop > start
 
 
 def _phases(spectrum: np.ndarray, bins: np.ndarray, half: np.ndarray) -> np.ndarray:
@@ -218,17 +235,19 @@ def _phases(spectrum: np.ndarray, bins: np.ndarray, half: np.ndarray) -> np.ndar
     Linear in the unwrapped phase, of which only the difference of the two bins around is needed.
     """
     lower = np.minimum(bins.astype(np.int64), DFT // 2 - 1)
-    rows = np.arange(len(bins))[:, None]
-    if 2 * bins.shape[1] > DFT:  # more harmonics than bins
-        angle = np.angle(spectrum)
-        low, high = angle[rows, lower], angle[rows, lower + 1]
-    else:
-        low, high = np.angle(spectrum[rows, lower]), np.angle(spectrum[rows, lower + 1])
+    rows, half = np.arange(len(bins))[:, None], half[:, None]
+    every = 2 * bins.shape[1] > DFT  # more harmonics than bins
+    k = np.arange(DFT // 2)[None] if every else lower
+    low, high = np.angle(spectrum[rows, k]), np.angle(spectrum[rows, k + 1])
     # A window that begins `half` before its centre: the spectrum turns by 2 pi half / DFT a bin.
     turn = 2 * np.pi / DFT
-    low += turn * (lower * half[:, None] % DFT)
-    rise = _wrap(high + turn * ((lower + 1) * half[:, None] % DFT) - low)
-    return _wrap(low + (bins - lower) * rise)
+    rise = _wrap(high - low + turn * (half % DFT))
+    low += turn * (k * half % DFT)
+    if every:
+        low, rise = low[rows, lower], rise[rows, lower]
+    rise *= bins - lower
+    rise += low
+    return _wrap(rise)
 
 
 def _wrap(phase: np.ndarray) -> np.ndarray:

@@ -12,12 +12,12 @@ from functools import lru_cache
 import numpy as np
 
 from mertool.errors import DataError
-from mertool.extract.covarep.signals import blocks, fir, half_up, levinson, lpc
+from mertool.extract.covarep.signals import blocks, cosines, fir, fir_within, half_up, levinson, lpc
 
 LEAK = 0.99  # d of the leaky integrator 1/(1 - d/z) that undoes the radiation at the lips
 SETTLED = 4200  # samples after which the integrator has forgotten: LEAK**SETTLED < 1e-18
 LONG = 1 << 16  # frames above this many samples are worked on in blocks
-ROWS = 128  # frames in a batch
+CELLS = 1 << 15  # samples of a batch of frames: its arrays fit into the cache
 
 
 def orders(fs: float) -> tuple[int, int]:
@@ -34,13 +34,12 @@ def high_pass(fs: float) -> np.ndarray:
     return signal.firls(order + order % 2 + 1, [0, 40, 70, fs / 2], [0, 0, 1, 1], fs=fs)
 
 
-def groups(sizes: np.ndarray, ratio: float = 1.3, rows: int = ROWS) -> Iterator[np.ndarray]:
+def groups(sizes: np.ndarray, ratio: float = 1.3) -> Iterator[np.ndarray]:
     """Indices of items of about equal size, so that padding a batch wastes little.
 
     Args:
         sizes: (F,) positive.
         ratio: Largest over smallest size within a group.
-        rows: Most items of a group.
 
     Yields:
         (n,) indices, by rising size.
@@ -50,16 +49,15 @@ def groups(sizes: np.ndarray, ratio: float = 1.3, rows: int = ROWS) -> Iterator[
     start = 0
     while start < len(order):
         stop = int(np.searchsorted(ranked, ranked[start] * ratio, side="right"))
-        stop = min(stop, start + rows)
+        stop = min(stop, start + max(1, int(CELLS // ranked[start])))
         yield order[start:stop]
         start = stop
 
 
 def windows(lengths: np.ndarray, width: int) -> np.ndarray:
     """Hann windows without zero end points, (F, width), 0 behind each one's length."""
-    n = np.arange(1, width + 1)
-    w = 0.5 - 0.5 * np.cos(2 * np.pi / (lengths[:, None] + 1) * n)
-    w[n > lengths[:, None]] = 0
+    w = 0.5 - 0.5 * cosines(2 * np.pi / (lengths + 1), width + 1)[:, 1:]
+    w[np.arange(width) >= lengths[:, None]] = 0
     return w
 
 
@@ -81,12 +79,9 @@ def iaif(
     Raises:
         DataError: A frame is too short.
     """
-    from scipy import signal
-
     if lengths is None:
         lengths = np.full(len(frames), frames.shape[1])
-    glottis, tract = orders(fs)
-    cut = tract + 1
+    cut = orders(fs)[1] + 1
     if not len(lengths):
         return np.zeros(frames.shape), np.zeros(frames.shape)
     if lengths.min() < cut:
@@ -95,18 +90,40 @@ def iaif(
             f"{cut} are the fewest at {fs:g} Hz",
             "Leave it out, as glottal_flow does.",
         )
-    w = windows(lengths, frames.shape[1])
-    x = signal.fftconvolve(frames, high_pass(fs)[None], mode="same", axes=1)
+    return _iaif(frames, windows(lengths, frames.shape[1]), fs)
+
+
+def _iaif(frames: np.ndarray, w: np.ndarray, fs: float) -> tuple[np.ndarray, np.ndarray]:
+    """`iaif` of frames, given the windows that they were multiplied with."""
+    from scipy import signal
+
+    glottis, tract = orders(fs)
+    cut = tract + 1
+    x = _high_passed(frames, high_pass(fs))
     x *= w > 0
     # A ramp up to the first sample keeps the filters from seeing a step there.
     s = np.concatenate([x[:, :1] * np.linspace(-1, 1, cut), x], axis=1)
     # Filters commute, so the integrator runs once, not behind every one of them.
     integrated = signal.lfilter([1], [1, -LEAK], s, axis=1)
-    y = fir(lpc(x * w, 1), s)[:, cut:]
-    y = fir(lpc(y * w, tract), integrated)[:, cut:]
-    y = fir(lpc(y * w, glottis), integrated)[:, cut:]
+    y = fir_within(lpc(x * w, 1), s[:, cut - 1 :])
+    y = fir_within(lpc(y * w, tract), integrated[:, cut - tract :])
+    y = fir_within(lpc(y * w, glottis), integrated[:, cut - glottis :])
     inverse = lpc(y * w, tract)
-    return fir(inverse, integrated)[:, cut:], fir(inverse, s)[:, cut:]
+    return tuple(fir_within(inverse, source[:, cut - tract :]) for source in (integrated, s))
+
+
+def _high_passed(frames: np.ndarray, taps: np.ndarray) -> np.ndarray:
+    """Frames filtered by symmetric taps, without delay, of their length."""
+    from scipy import fft
+
+    reach, length = len(taps) // 2, frames.shape[1]
+    # What lies beyond the end may wrap around: it does not come back as far as the frame.
+    points = fft.next_fast_len(length + reach, real=True)
+    kernel = np.zeros(points)
+    kernel[: reach + 1], kernel[-reach:] = taps[reach:], taps[:reach]
+    spectrum = fft.rfft(frames, points)
+    spectrum *= fft.rfft(kernel).real
+    return fft.irfft(spectrum, points, overwrite_x=True)[:, :length]
 
 
 class LongFrame:
@@ -210,23 +227,20 @@ class Flow:
 
     def part(self, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
         """Flow and derivative of the samples [low, high), (high - low,) each."""
-        places, flows, derivatives = [np.zeros(0, np.int64)], [np.zeros(0)], [np.zeros(0)]
+        out = np.zeros(high - low), np.zeros(high - low)
         here = (self.start < high) & (self.stop > low)
         start, length = self.start[here], (self.stop - self.start)[here]
         for group in groups(length):
             n = np.arange(length[group].max())
             at = start[group, None] + n
-            frames = self.x[np.minimum(at, len(self.x) - 1)] * windows(length[group], len(n))
+            w = windows(length[group], len(n))
+            frames = self.x[np.minimum(at, len(self.x) - 1)] * w
             with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-                flow, derivative = iaif(frames, self.fs, length[group])
+                parts = _iaif(frames, w, self.fs)
             inside = (n < length[group, None]) & (at >= low) & (at < high)
-            places.append(at[inside] - low)
-            flows.append(flow[inside])
-            derivatives.append(derivative[inside])
-        at = np.concatenate(places)
-        out = tuple(
-            np.bincount(at, np.concatenate(parts), high - low) for parts in (flows, derivatives)
-        )
+            at = at[inside] - low
+            for whole, part in zip(out, parts, strict=True):
+                np.add.at(whole, at, part[inside])
         for frame in self._long:
             a, b = max(frame.start, low), min(frame.stop, high)
             if a < b:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 GOLDEN = (3 - np.sqrt(5)) / 2
+PRECISION = np.sqrt(np.finfo(float).eps)  # relative, of the points
 
 
 def minimise(
@@ -47,7 +48,7 @@ def minimise(
     step, earlier = np.zeros(count), np.zeros(count)  # the last step, and the one before it
     for evaluation in range(1, evaluations + 1):
         middle = (a + b) / 2
-        least = np.sqrt(np.finfo(float).eps) * np.abs(best) + tolerance / 3
+        least = PRECISION * np.abs(best) + tolerance / 3
         done = np.abs(best - middle) <= 2 * least - (b - a) / 2
         if evaluation == evaluations:
             done[:] = True

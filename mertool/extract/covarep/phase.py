@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mertool.extract.covarep.envelope import mel_cepstrum
-from mertool.extract.covarep.framefilters import median_of_9, widen, zero_phase_matrix
+from mertool.extract.covarep.framefilters import median_of_9, widen, zero_phase
 
 if TYPE_CHECKING:
     from mertool.extract.covarep.harmonics import Harmonics
@@ -92,16 +92,13 @@ class PhaseDistortion:
         silent = np.isnan(directions.sum(axis=1))
         known = np.where(silent[:, None], 0.0, directions) if silent.any() else directions
 
-        mean = zero_phase_matrix(MEAN_WINDOW, rows, span, self._count) @ known
-        self._mean[slice(*rows)] = _group(mean)
+        self._mean[slice(*rows)] = _group(zero_phase(MEAN_WINDOW, known, rows, span))
         # Every filter needs some frames more than the next.
         inner = widen(rows, len(DEVIATION_WINDOW) - 1, self._count)
         outer = widen(inner, len(TREND_WINDOW) - 1, self._count)
-        trend = zero_phase_matrix(TREND_WINDOW, inner, outer, self._count) @ median_of_9(
-            known, outer, span
-        )
+        trend = zero_phase(TREND_WINDOW, median_of_9(known, outer, span), inner, outer)
         rest = _difference(known[inner[0] - span[0] : inner[1] - span[0]], trend)
-        mean = zero_phase_matrix(DEVIATION_WINDOW, rows, inner, self._count) @ rest
+        mean = zero_phase(DEVIATION_WINDOW, rest, rows, inner)
         self._deviation[slice(*rows)] = mel_cepstrum(_spread(mean), self._fs, DEVIATIONS - 1)
 
         for frame in np.flatnonzero(silent) + span[0]:
@@ -170,8 +167,11 @@ def _directions(block: Harmonics, fs: float, first: int) -> np.ndarray:
     at = np.linspace(0, fs / 2, BINS) / block.f0[:, None]
     lower = np.minimum(at.astype(np.int64), block.count[:, None])
     index = (rows * len(h))[:, None] + lower
-    angle = (at - lower) * rise.ravel()[index - rows[:, None]] + distortion.ravel()[index]
-    return np.concatenate([np.cos(angle), np.sin(angle)], axis=1)
+    angle = (at - lower) * rise.take(index - rows[:, None]) + distortion.take(index)
+    # Both from one tangent, which takes numpy a tenth of the time of a cosine or a sine.
+    tangent = np.tan(angle / 2)
+    scale = 2 / (1 + tangent * tangent)
+    return np.concatenate([scale - 1, tangent * scale], axis=1)
 
 
 def _minimum_phase(block: Harmonics, fs: float) -> np.ndarray:
@@ -190,12 +190,8 @@ def _minimum_phase(block: Harmonics, fs: float) -> np.ndarray:
         cepstrum[:, DFT // 2 + 1 :] = 0
         phase = fft.rfft(cepstrum, axis=1).imag
         at = np.arange(log.shape[1]) * (block.spacing / bins[1])[:, None]
-        rows = np.arange(len(log))[:, None]
-        lower = np.minimum(at.astype(np.int64), BINS - 2)
-        low = phase[rows, lower]
         # Not along the shorter arc: this phase is continuous, it may turn far within a bin.
-        value = low + (at - lower) * (phase[rows, lower + 1] - low)
-        return np.where(at <= BINS - 1, value, 0.0)
+        return np.where(at <= BINS - 1, _between(phase, at, BINS - 1), 0.0)
 
 
 def _envelope(
@@ -205,11 +201,17 @@ def _envelope(
 
     The first harmonic's down to 0 Hz, the last one's up to fs / 2.
     """
-    at = bins / spacing[:, None]
-    rows, last = np.arange(len(log))[:, None], count[:, None]
-    lower = np.minimum(at.astype(np.int64), last)
-    low, high = log[rows, np.maximum(lower, 1)], log[rows, np.minimum(lower + 1, last)]
-    return low + (at - lower) * (high - low)
+    level = log.copy()
+    level[:, 0] = level[:, 1]
+    return _between(level, np.minimum(bins / spacing[:, None], count[:, None]), count[:, None])
+
+
+def _between(values: np.ndarray, at: np.ndarray, last: np.ndarray | int) -> np.ndarray:
+    """Linear interpolation of rows of values (F, N) at positions (F, P), none beyond `last`."""
+    lower = np.minimum(at.astype(np.int64), last - 1)
+    index = lower + values.shape[1] * np.arange(len(values))[:, None]
+    low = values.take(index)  # faster than with two indices
+    return low + (at - lower) * (values.take(index + 1) - low)
 
 
 def _uniform(frame: np.ndarray, entry: np.ndarray) -> np.ndarray:
@@ -260,6 +262,9 @@ def _unit(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     # At a file's ends, medians are often zero; the original takes the direction of what rounding
     # leaves of them.
     zero = length < ROUNDING
+    if not zero.any():
+        scale = 1 / length
+        return x * scale, y * scale
     length[zero] = 1
     return np.where(zero, 1.0, x / length), np.where(zero, 0.0, y / length)
 

@@ -19,7 +19,8 @@ from mertool.extract.covarep.signals import check_signal, half_up
 
 HIGHEST_RATE = 16000  # Hz; a faster signal is brought down to it
 HARMONICS = 5
-BATCH = 16  # frames transformed at a time
+BATCH = 32  # frames transformed at a time
+TAPS, CHUNK = 14, 8  # bins that each one between them is interpolated from; bins that share some
 SURE = 0.1  # strength above which a frame tells the speaker's range
 
 
@@ -110,72 +111,82 @@ def _strongest(
     window = np.blackman(length)
     frames = sliding_window_view(residual, length)
     candidates = np.arange(low, high + 1)
-    harmonics = [h * candidates for h in range(1, HARMONICS + 1)]
     between = [half_up((h + 0.5) * candidates) for h in range(1, HARMONICS)]
-    work = np.empty((BATCH, rate // 5), complex)  # not anew in every batch: fresh memory is slow
     for first in range(0, len(start), BATCH):
         batch = slice(first, first + BATCH)
         frame = frames[start[batch]] * window
-        frame -= frame.mean(axis=1, keepdims=True)
-        spectrum = _amplitudes(frame, rate, HARMONICS * high, work[: len(frame)])
+        frame -= (frame @ np.full(length, 1 / length))[:, None]
+        spectrum = _amplitudes(frame, rate, HARMONICS * high)
         # The original reads every candidate 1 Hz too low: bins count from 0, its indices from 1.
-        srh = sum(spectrum[:, index - 1] for index in harmonics)
+        srh = sum(spectrum[:, h * low - 1 : h * high : h] for h in range(1, HARMONICS + 1))
         for index in between:
             srh -= spectrum[:, index - 1]
-        best = np.argmax(np.nan_to_num(srh, copy=False, nan=-1.0), axis=1)
+        best = np.argmax(srh, axis=1)
         value = srh[np.arange(len(srh)), best]
-        # Its candidates below the range score 0: where no other is above that, 1 Hz wins.
+        # Divided by the spectrum's norm over [0, rate / 2): by Parseval, without the bin at half
+        # the rate (nearly, if that is odd); that at 0 Hz is nought.
+        highest = frame @ (1.0 - 2.0 * (np.arange(length) % 2))
+        norm = (rate * np.einsum("fl,fl->f", frame, frame) - highest**2) / 2
+        # Candidates below the range score 0, and so do all where there is silence or NaN: where
+        # none is above that, 1 Hz wins.
         found = value > 0
         f0[batch] = np.where(found, candidates[best], 1.0)
-        strength[batch] = np.where(found, value, 0.0)
+        strength[batch][found] = value[found] / np.sqrt(norm[found])
     return f0, strength
 
 
 @cache
-def _turns(length: int, rate: int) -> np.ndarray:
-    """exp(-2 pi i r t / rate) for r = 1, 2, (2, length); none where 5 does not divide rate."""
-    r = np.arange(1, 3 if rate % 5 == 0 else 1)
-    return np.exp(-2j * np.pi * r[:, None] * np.arange(length) / rate)
+def _gridding(length: int, rate: int) -> tuple[int, np.ndarray, np.ndarray]:
+    """What `_amplitudes` needs: hertz from bin to bin, (length,) taper, matrix to bins between.
+
+    The taper divides by the transform of the kernel that interpolates, a Kaiser-Bessel window.
+    """
+    step = next(k for k in (5, 4, 3, 2, 1) if rate % k == 0)
+    points = rate // step
+    beta = np.pi * TAPS * (1 - length / points / 2)
+    time = (np.arange(length) - length // 2) / points
+    root = np.sqrt(beta**2 - (np.pi * TAPS * time) ** 2)
+    taper = np.sinh(beta) / beta * root / np.sinh(root)
+    wanted = np.arange(CHUNK * step) / step
+    given = np.arange(CHUNK + TAPS - 1)[:, None] - (TAPS // 2 - 1)
+    kernel = np.i0(beta * np.sqrt(np.maximum(1 - ((wanted - given) / (TAPS / 2)) ** 2, 0)))
+    kernel[np.abs(wanted - given) >= TAPS / 2] = 0
+    return step, taper, kernel * (beta / np.sinh(beta) / TAPS)
 
 
-def _amplitudes(frames: np.ndarray, rate: int, bins: int, work: np.ndarray) -> np.ndarray:
-    """Amplitude spectrum in bins of 1 Hz, divided by its norm over [0, rate / 2) Hz.
+def _amplitudes(frames: np.ndarray, rate: int, bins: int) -> np.ndarray:
+    """Amplitude spectrum in bins of 1 Hz.
 
-    The frames fill less than a fifth of the transform. Its bins 5 q + r are therefore the
-    transform, five times shorter, of the frame times exp(-2 pi i r t / rate), and those of 5 - r
-    mirror those of r: a third of the time of the long transform, the same numbers.
+    The frames fill half of a transform with bins of 5 Hz. Those of 1 Hz are interpolated from these
+    by gridding (J. I. Jackson, C. H. Meyer, D. G. Nishimura, A. Macovski, "Selection of a
+    convolution function for Fourier inversion using gridding", IEEE TMI 10(3), 1991), to 13 digits
+    of the highest: faster than a transform of a second.
 
     Args:
-        frames: (F, L) samples, of mean 0, L at most rate / 5.
+        frames: (F, L) samples, L at most rate / 10.
         rate: Sampling rate in Hz.
         bins: Number of bins wanted, from 0 Hz, at most rate / 2.
-        work: (F, rate / 5) complex, overwritten.
 
     Returns:
-        (F, bins); NaN for a frame of zeros.
+        (F, bins).
     """
     from scipy import fft
 
-    length = frames.shape[1]
-    turns = _turns(length, rate)
-    step = 2 * len(turns) + 1
-    count = -(-bins // step)
-    power = np.empty((len(frames), count, step))
-    part = fft.rfft(frames, rate // step)[:, :count]
-    power[:, :, 0] = part.real**2 + part.imag**2
-    for r, turn in enumerate(turns, 1):
-        np.multiply(frames, turn, out=work[:, :length])
-        work[:, length:] = 0
-        part = fft.fft(work, overwrite_x=True)
-        near, far = part[:, :count], part[:, : -count - 1 : -1]
-        power[:, :, r] = near.real**2 + near.imag**2
-        power[:, :, step - r] = far.real**2 + far.imag**2
-    # Parseval, without the bin at half the rate (nearly, if that is odd); that at 0 Hz is nought.
-    highest = frames @ (1.0 - 2.0 * (np.arange(length) % 2))
-    norm = (rate * np.einsum("fl,fl->f", frames, frames) - highest**2) / 2
-    with np.errstate(invalid="ignore", divide="ignore"):
-        power /= norm[:, None, None]
-    return np.sqrt(power, out=power).reshape(len(frames), -1)[:, :bins]
+    count, length = frames.shape
+    step, taper, matrix = _gridding(length, rate)
+    points, middle = rate // step, length // 2
+    work = np.zeros((count, points))  # the frame's middle is at 0: the kernel is real
+    np.multiply(frames[:, middle:], taper[middle:], out=work[:, : length - middle])
+    np.multiply(frames[:, :middle], taper[:middle], out=work[:, points - middle :])
+    half = fft.rfft(work)
+    chunks = -(-bins // (step * CHUNK))
+    at = np.arange(chunks * CHUNK + TAPS - 1) - (TAPS // 2 - 1)
+    at = (at + points // 2) % points - points // 2  # the other half mirrors this one, conjugate
+    power = 0
+    for part in (half.real[:, abs(at)], half.imag[:, abs(at)] * np.sign(at)):
+        spans = sliding_window_view(part, len(matrix), axis=1)[:, ::CHUNK]
+        power += (spans.reshape(-1, len(matrix)) @ matrix) ** 2
+    return np.sqrt(power, out=power).reshape(count, -1)[:, :bins]
 
 
 def voicing_at(pitch: Pitch, samples: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ flow", STL-QPSR 26(4), 1985, its parameters from Rd: G. Fant, "The LF-model revi
 36(2-3), 1995.
 
 The model enters the mean squared phase through seven numbers that depend on Rd and on the number
-of harmonics only: they are read from tables, and all frames of a block are searched at once.
+of harmonics only: they are read from tables, and thousands of frames are searched at once.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from mertool.extract.covarep.harmonics import Harmonics
 from mertool.extract.covarep.minimise import minimise
@@ -29,6 +30,7 @@ NODES, FEW_NODES = 1024, 512  # of a table, and of one for more than MANY harmon
 MANY = 1024
 FEWEST = 5  # harmonics that fill nine points of a spectrum with their mirror images
 CELLS = 1 << 15  # model values computed at a time
+BATCH = 1024  # frames searched at a time
 
 
 def lf_spectrum(rd: np.ndarray, harmonic: np.ndarray) -> np.ndarray:
@@ -99,44 +101,86 @@ def rd_msp(block: Harmonics, fs: float, mode: str = "compat") -> tuple[np.ndarra
         (F,) Rd in [0.3, 2.5]; (F,) confidence, 1 where all phases fit, 0 at worst. Where a harmonic
         is zero or a frame has fewer than five, Rd means nothing and the confidence is NaN.
     """
-    # Harmonics lie at multiples of their median distance: the last one may lie above fs / 2.
-    inside = np.floor(fs / 2 / block.spacing).astype(np.int64)
-    count = np.minimum(block.count, inside)
-    if not len(count):
-        return np.empty(0), np.empty(0)
-    nodes = NODES if count.max() <= MANY else FEW_NODES
-    kinds, kind = np.unique(np.maximum(count, FEWEST), return_inverse=True)
-    tables = np.stack([_table(k, nodes, mode == "compat") for k in kinds.tolist()])
-    observed = np.full((len(count), ORDER - 1), np.nan)
-    for i, k in enumerate(kinds.tolist()):
-        rows = np.flatnonzero((kind == i) & (count == k))
+    search = RdSearch(fs, mode)
+    search.add(block)
+    return search.finish()
+
+
+class RdSearch:
+    """`rd_msp` of many blocks: seven numbers are kept of each frame, and searched with at the end.
+
+    Args:
+        fs: Hz.
+        mode: As for `rd_msp`.
+    """
+
+    def __init__(self, fs: float, mode: str = "compat") -> None:
+        self._fs, self._conjugate = fs, mode == "compat"
+        self._count = [np.empty(0, np.int64)]
+        self._observed = [np.empty((0, ORDER - 1))]
+
+    def add(self, block: Harmonics) -> None:
+        """Take the next frames."""
+        # Harmonics lie at multiples of their median distance: the last one may lie above fs / 2.
+        inside = np.floor(self._fs / 2 / block.spacing).astype(np.int64)
+        count = np.minimum(block.count, inside)
+        if not len(count):
+            return
+        kinds, kind = np.unique(np.maximum(count, FEWEST), return_inverse=True)
+        matrices = np.zeros((len(kinds), kinds[-1] - 1, ORDER - 1))  # of fewer harmonics: zeros
+        for matrix, k in zip(matrices, kinds.tolist(), strict=True):
+            matrix[: k - 1] = _minimum_phase(k)
+        amplitude = block.amplitude[:, 1 : kinds[-1]]
+        within = np.arange(1, amplitude.shape[1] + 1) < count[:, None]
         with np.errstate(divide="ignore", invalid="ignore"):
-            log_magnitude = np.log(block.amplitude[rows, 1:k])
-            terms = _differences(block.phase[rows, 1:], k) - log_magnitude @ _minimum_phase(k)
-        observed[rows] = np.where(np.isfinite(terms), terms, np.nan)
+            log_magnitude = np.log(np.where(within, amplitude, 1.0))
+            minimum = np.einsum("fk,fkd->fd", log_magnitude, matrices[kind, : within.shape[1]])
+            observed = _differences(block.phase[:, 1:], kinds[kind]) - minimum
+        observed[~np.isfinite(observed) | (count < FEWEST)[:, None]] = np.nan
+        self._count.append(kinds[kind])
+        self._observed.append(observed)
 
-    def mean_square(rd: np.ndarray, frame: np.ndarray) -> np.ndarray:
-        d = observed[frame] - _read(tables, kind[frame], rd)
-        d -= 2 * np.pi * np.rint(d / (2 * np.pi))
-        return np.einsum("fi,fi->f", d, d) / (ORDER - 1)
+    def finish(self) -> tuple[np.ndarray, np.ndarray]:
+        """(F,) Rd and (F,) confidence of all frames, as `rd_msp` returns them."""
+        count, observed = np.concatenate(self._count), np.concatenate(self._observed)
+        rd, error = np.empty(len(count)), np.empty(len(count))
+        for nodes, of in ((NODES, count <= MANY), (FEW_NODES, count > MANY)):
+            rows = np.flatnonzero(of)
+            for a in range(0, len(rows), BATCH):
+                batch = rows[a : a + BATCH]
+                rd[batch], error[batch] = self._search(observed[batch], count[batch], nodes)
+        return rd, 1 - np.sqrt(error) / np.pi
 
-    rd, error = minimise(mean_square, len(count), *RANGE, TOLERANCE, EVALUATIONS)
-    return rd, 1 - np.sqrt(error) / np.pi
+    def _search(
+        self, observed: np.ndarray, count: np.ndarray, nodes: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rd and mean square of frames whose model is read at so many nodes, (F,) each."""
+        kinds, kind = np.unique(count, return_inverse=True)
+        tables = np.stack([_table(k, nodes, self._conjugate) for k in kinds.tolist()])
+
+        def mean_square(rd: np.ndarray, frame: np.ndarray) -> np.ndarray:
+            d = observed[frame] - _read(tables, kind[frame], rd)
+            d -= 2 * np.pi * np.rint(d / (2 * np.pi))
+            return np.einsum("fi,fi->f", d, d) / (ORDER - 1)
+
+        return minimise(mean_square, len(count), *RANGE, TOLERANCE, EVALUATIONS)
 
 
-def _differences(phase: np.ndarray, harmonics: int) -> np.ndarray:
+def _differences(phase: np.ndarray, harmonics: np.ndarray | int) -> np.ndarray:
     """(P[i+1] - P[i]) - (P[1] - P[0]), i = 1 to 7, of the phases P of harmonics 0 to 8.
 
     Args:
         phase: (F, >= min(8, K)) rad, of harmonics 1, 2, ...
-        harmonics: K. The spectrum of 2 K points is real at 0 and at K, and mirrored at K.
+        harmonics: K, or (F,) that of each frame. The spectrum of 2 K points is real at 0 and at K,
+            and mirrored at K.
 
     Returns:
         (F, 7) rad, not wrapped.
     """
-    i = np.arange(1, ORDER + 1)
-    sign = np.sign(harmonics - i)
-    p = sign * phase[:, np.where(sign > 0, i, 2 * harmonics - i) - 1]
+    i, k = np.arange(1, ORDER + 1), np.atleast_1d(harmonics)[:, None]
+    sign = np.sign(k - i)
+    at = np.where(sign > 0, i, 2 * k - i) - 1
+    p = sign * phase[np.arange(len(phase))[:, None], np.minimum(at, phase.shape[1] - 1)]
     return p[:, 1:] - p[:, :-1] - p[:, :1]
 
 
@@ -222,10 +266,10 @@ def _read(tables: np.ndarray, table: np.ndarray, rd: np.ndarray) -> np.ndarray:
     count = tables.shape[1]
     at = np.log(rd / RANGE[0]) * ((count - POINTS - 1) / np.log(RANGE[1] / RANGE[0]))
     lower = np.floor(at)
-    powers = (at - lower - 0.5)[:, None] ** np.arange(POINTS)
+    powers = np.vander(at - lower - 0.5, POINTS, increasing=True)
     first = table * count + lower.astype(np.int64) + 1
-    nodes = tables.reshape(-1, ORDER - 1)[first[:, None] + np.arange(POINTS)]
-    return np.einsum("fn,fnd->fd", powers @ _LAGRANGE, nodes)
+    nodes = sliding_window_view(tables.reshape(-1), POINTS * (ORDER - 1))[first * (ORDER - 1)]
+    return np.einsum("fn,fnd->fd", powers @ _LAGRANGE, nodes.reshape(-1, POINTS, ORDER - 1))
 
 
 # Weights of the nodes -2.5, -1.5 .. 2.5 as polynomials of the place between them.

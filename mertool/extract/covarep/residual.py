@@ -14,7 +14,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from mertool.extract.covarep.signals import check_signal, fir, half_up, hanning, lpc, zero_phase
 
-BATCH = 128  # frames analysed at a time
+BATCH = 256  # frames analysed at a time
 
 
 def residual_blocks(
@@ -75,6 +75,7 @@ def _errors(filters: np.ndarray, frames: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         error = fir(filters, frames)
         gain = np.einsum("fl,fl->f", frames, frames) / np.einsum("fl,fl->f", error, error)
+        gain[~np.isfinite(gain)] = np.nan  # an energy too small for a number
         error *= np.sqrt(gain)[:, None]
     return error
 

@@ -113,6 +113,9 @@ def test_a_residual_at_hand_is_used() -> None:
     residual = lp_residual(x, 16000)
     expected = gci_sedreams(x, 16000, 120)
     np.testing.assert_array_equal(gci_sedreams(x, 16000, 120, residual=residual), expected)
+    swings = larynx_intervals(mean_based_signal(x, 16000, 120))
+    other = gci_sedreams(x, 16000, 200, residual=residual, intervals=swings)
+    np.testing.assert_array_equal(other, expected)  # of the swings at hand, not of 200 Hz
     residual[expected[5]] = np.nan  # counts as 0
     assert expected[5] not in gci_sedreams(x, 16000, 120, residual=residual)
 

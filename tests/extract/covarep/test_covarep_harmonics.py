@@ -208,3 +208,19 @@ def test_odd_signals(fs: int) -> None:
 def test_refuses_what_is_no_signal() -> None:
     with pytest.raises(DataError):
         list(harmonics(np.array([0.0, np.nan]), 16000, track([], [])))
+
+
+@pytest.mark.filterwarnings("error")
+def test_nearest_peaks() -> None:
+    rng = np.random.default_rng(4)
+    magnitude = rng.random((6, DFT // 2 + 1))  # peaks as close as they can be
+    magnitude[2] = np.round(8 * magnitude[2]) + 1  # plateaus
+    magnitude[[0, 3, 5]] = 1  # no peaks
+    row, peak, _ = module._peaks(magnitude)
+    bins = rng.random((6, 3000)) * (DFT // 2)
+    near, some = module._nearest(row, peak, bins, np.floor(bins + 0.5).astype(np.int64))
+    assert some.tolist() == [False, True, True, False, True, False]
+    for f in np.flatnonzero(some):
+        of_row = peak[row == f]
+        wanted = of_row[np.argmin(np.abs(of_row[:, None] - bins[f]), axis=0)]
+        np.testing.assert_array_equal(peak[near[f]], wanted)

@@ -105,6 +105,16 @@ def test_pitch_does_not_depend_on_the_blocks(monkeypatch: pytest.MonkeyPatch) ->
     np.testing.assert_allclose(pitch.strength, expected.strength, atol=1e-13)
 
 
+@pytest.mark.parametrize("rate", [8000, 8001, 9001, 11025, 16000])
+@pytest.mark.parametrize("part", [0.01, 0.3, 1.0])
+def test_amplitudes_are_those_of_the_long_transform(rate: int, part: float) -> None:
+    frames = np.random.default_rng(rate).standard_normal((3, rate // 10 - 2))
+    bins = int(part * (rate // 2))
+    wanted = np.abs(np.fft.rfft(frames, rate))[:, :bins]
+    got = module._amplitudes(frames, rate, bins)
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-12 * wanted.max())
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("fs", [8000, 16000, 48000])
 def test_odd_signals(fs: int) -> None:

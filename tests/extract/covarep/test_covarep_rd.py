@@ -13,7 +13,7 @@ from mertool.extract.covarep import rd as module
 from mertool.extract.covarep.harmonics import Harmonics, harmonics
 from mertool.extract.covarep.minimise import minimise
 from mertool.extract.covarep.pitch import Pitch
-from mertool.extract.covarep.rd import lf_spectrum, rd_msp
+from mertool.extract.covarep.rd import RdSearch, lf_spectrum, rd_msp
 
 BOTH = ("bdl_0011", "covarep_a0007", "sb_spk1_snt1")
 NAMES = (*BOTH, "edge_zeros_slt", "espeak_f", "pysptk_a0007", "slt_a0009", "vctk_p225_003")
@@ -238,3 +238,15 @@ def test_frames_do_not_matter_to_each_other() -> None:
     for i in range(len(counts)):
         one = {name: getattr(block, name)[i : i + 1] for name in Harmonics.__dataclass_fields__}
         np.testing.assert_allclose(np.stack(rd_msp(Harmonics(**one), 16000))[:, 0], together[:, i])
+
+
+def test_blocks_searched_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = [noise([16, 40, 3, 160], 1), noise([2000, 1500], 2), noise([40, 77, 8], 3)]
+    wanted = np.hstack([rd_msp(block, 16000, "published") for block in blocks])
+    for size in (module.BATCH, 2):
+        monkeypatch.setattr(module, "BATCH", size)
+        search = RdSearch(16000, "published")
+        for block in blocks:
+            search.add(block)
+        np.testing.assert_allclose(np.stack(search.finish()), wanted)
+    assert [len(a) for a in RdSearch(16000).finish()] == [0, 0]
