@@ -76,7 +76,8 @@ def covarep(
         UsageError: No such mode.
     """
     if mode not in MODES:
-        raise UsageError(f'There is no mode "{mode}".', f"mode={mode}", f"Known: {', '.join(MODES)}")
+        known = ", ".join(MODES)
+        raise UsageError(f'There is no mode "{mode}".', f"mode={mode}", f"Known: {known}")
     given, x = x, check_signal(x, fs)
     peak = float(max(x.max(), -x.min())) if len(x) else 0.0
     exponent = int(np.frexp(peak)[1])
