@@ -87,13 +87,14 @@ class Covarep:
             return Rows.empty(len(self.columns))
         times = row_times(len(sound))
         values = covarep(sound, RATE, self.config.mode, self._weights, overwrite_x=True)
+        values = values.astype(np.float32)
         if not values[:, 1].any():
             warnings.warn(
                 "nothing voiced was found: its columns of the voice source are zeros",
                 MertoolWarning,
                 stacklevel=2,
             )
-        return Rows(values[:, self._kept].astype(np.float32), times)
+        return Rows(values[:, self._kept], times)
 
 
 class Covarep5(Covarep):

@@ -99,7 +99,7 @@ def covarep(
     gci, dispersion, posterior = _excitation(x, pitch, creak)
     glottal = glottal_parameters(x, RATE, gci)
     slope = interpolate(*peak_slope(x, RATE), centres)
-    at, shape, cepstra, phases = _harmonic(x, pitch, mode)
+    shape, cepstra, phases = _harmonic(x, pitch, mode, centres)
 
     out = np.empty((len(centres), len(COLUMNS)))
     out[:, 0] = interpolate(pitch.centre, pitch.f0, centres)
@@ -107,13 +107,11 @@ def covarep(
     out[:, 2:6] = interpolate(gci, glottal, centres)
     out[:, 6] = interpolate(gci - 1, dispersion, centres)  # the original is one sample early here
     out[:, 7] = slope
-    out[:, 8:10] = interpolate(at, shape, centres)
+    out[:, 8:10] = shape
     out[:, 10] = interpolate(HOP * np.arange(1, len(posterior) + 1) - 1, posterior, centres)
-    # The original spreads the cepstra evenly over the file, whatever their frames' true times.
-    spread = half_up(np.linspace(1, len(x), len(cepstra))) - 1
-    out[:, 11:36] = interpolate(spread, cepstra, centres)
+    out[:, 11:36] = cepstra
     out[:, 11] += exponent * log(2)
-    out[:, 36:] = phase_rows(*phases, centres)
+    out[:, 36:] = phases
     out[~np.isfinite(out)] = 0
     return out
 
@@ -144,17 +142,21 @@ def _excitation(
 
 
 def _harmonic(
-    x: np.ndarray, pitch: Pitch, mode: str
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """What comes of the harmonic frames, block by block: Rd, MCEP and phase distortion."""
+    x: np.ndarray, pitch: Pitch, mode: str, centres: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What comes of the harmonic frames, block by block, in rows: Rd, MCEP, phase distortion."""
     frame, _, _ = harmonic_frames(RATE, len(x), pitch)
     at = pitch.centre[frame]
-    shape, cepstra = RdSearch(RATE, mode), np.empty((len(at), 25))
-    distortion = PhaseDistortion(RATE, len(frame))
+    search, distortion = RdSearch(RATE, mode), PhaseDistortion(RATE, len(frame))
+    cepstra = np.empty((len(at), 25))
     done = 0
     for block in harmonics(x, RATE, pitch):
-        rows = slice(done, done := done + len(block.frame))
-        shape.add(block)
-        cepstra[rows] = mcep(block, RATE)
+        search.add(block)
         distortion.add(block)
-    return at, np.stack(shape.finish(), axis=1), cepstra, (at, *distortion.finish())
+        rows = slice(done, done := done + len(block.frame))
+        cepstra[rows] = mcep(block, RATE)
+    shape = interpolate(at, np.stack(search.finish(), axis=1), centres)
+    # The original spreads the cepstra evenly over the file, whatever their frames' true times.
+    spread = half_up(np.linspace(1, len(x), len(cepstra))) - 1
+    cepstra = interpolate(spread, cepstra, centres)
+    return shape, cepstra, phase_rows(at, *distortion.finish(), centres)

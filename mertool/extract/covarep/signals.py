@@ -82,10 +82,8 @@ def cosines(step: np.ndarray, count: int) -> np.ndarray:
     Returns:
         (F, N).
     """
-    high, low = (
-        step[:, None, None] * np.arange(0, count, 32)[:, None],
-        step[:, None] * np.arange(32),
-    )
+    high = step[:, None, None] * np.arange(0, count, 32)[:, None]
+    low = step[:, None] * np.arange(32)
     out = np.cos(high) * np.cos(low)[:, None]
     out -= np.sin(high) * np.sin(low)[:, None]
     return out.reshape(len(step), -1)[:, :count]
@@ -234,5 +232,4 @@ def interpolate(at: np.ndarray, values: np.ndarray, query: np.ndarray) -> np.nda
         return np.full((len(query), *values.shape[1:]), np.nan)
     if values.ndim == 1:
         return np.interp(query, at, values, left=np.nan, right=np.nan)
-    columns = [interpolate(at, column, query) for column in values.T]
-    return np.stack(columns, axis=1) if columns else np.empty((len(query), 0))
+    return np.stack([interpolate(at, column, query) for column in values.T], axis=1)
