@@ -159,6 +159,7 @@ def test_complexity_check(script):
     assert "no memory" in "\n".join(complexity.lines(bad))
 
 
+@pytest.mark.slow
 def test_complexity_options(script):
     complexity = script("complexity")
     assert complexity.shapes(" text=768x50,audio=5x375") == {"text": (768, 50), "audio": (5, 375)}

@@ -155,7 +155,7 @@ else:
             assert len(file) == 100
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_killed_runs_resume_to_the_same_file(tmp_path, clips, env, whole, jobs):
     out = tmp_path / "x.h5"
     args = ["extract", clips, "-o", out, "--resume", "-j", jobs, *TOYS]
@@ -181,7 +181,7 @@ def limited(size):
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_full_disk(tmp_path, clips, env, whole, jobs):
     """Full while the parts are merged, then while parts are written, then no more."""
     out, folder = tmp_path / "x.h5", tmp_path / "x.h5.part"

@@ -133,6 +133,7 @@ def test_mouth_opens_with_the_envelope_of_the_speech() -> None:
     np.testing.assert_allclose(opening[[0, 5, 15, 24, 29]], [0, 0, 1, 0, 0], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_script_remakes_a_packaged_clip(tmp_path: Path) -> None:
     pytest.importorskip("skimage", reason="scikit-image holds the photograph")
     if shutil.which("espeak-ng") is None:

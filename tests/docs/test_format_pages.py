@@ -222,6 +222,7 @@ def test_curves_are_as_the_page_says(runs):
 # --- install.md ---
 
 
+@pytest.mark.slow
 def test_training_imports_what_the_page_says(tmp_path):
     sentence = re.search(r"What training imports: ([^.]+)\.", pages.read("install"))
     project = tomllib.loads((pages.ROOT / "pyproject.toml").read_text())["project"]

@@ -198,6 +198,7 @@ def test_the_printed_tables_hold_what_the_files_say(tmp_path, capsys, monkeypatc
             assert low <= gap <= high
 
 
+@pytest.mark.slow
 def test_interval_and_p_against_another_bootstrap(tmp_path):
     """Of the paired differences of the clips' absolute errors, averaged over seeds."""
     make_run(tmp_path / "a", noise=0.8), make_run(tmp_path / "b", noise=0.6)

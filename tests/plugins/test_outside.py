@@ -300,6 +300,7 @@ def test_every_other_command_goes_on(site, work, tmp_path):
         assert "; 1 broken" in error and len(error.splitlines()) == 3, command
 
 
+@pytest.mark.slow
 def test_what_is_wrong_behind_the_registration_is_found_by_the_checks(site, work, tmp_path):
     """A class that cannot be imported and a wrong fact: the rest of the package can be used."""
     copy = broken(site, tmp_path, "model.py", "import torch", "import torch, no_such_package")

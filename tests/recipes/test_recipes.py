@@ -28,7 +28,7 @@ RECIPES = {
 }
 every_recipe = pytest.mark.parametrize("name", sorted(RECIPES))
 # One of folds and classes, one with two labels made of another; all others are slow.
-QUICK = ("rml_norm_tr", "mosi_tdmer")
+QUICK = ("mosi_tdmer",)
 
 
 def text_of(name: str, file: str = "recipe.toml") -> str:
