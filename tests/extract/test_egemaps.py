@@ -7,27 +7,13 @@ import warnings
 
 import numpy as np
 import pytest
+from sound_clip import SoundClip
 
 from mertool.errors import MertoolError, MertoolWarning
 from mertool.extract.egemaps import EGeMAPS
 from mertool.testing import check_extractor, failed
-from mertool.types import Clip
 
 RATE = 16000
-
-
-class SoundClip(Clip):
-    """A clip whose sound is given."""
-
-    def __init__(self, sound: np.ndarray) -> None:
-        super().__init__(id="clip")
-        self.sound = np.asarray(sound, np.float32)
-        self.channel = ""
-
-    def audio(self, rate: int = RATE, channel: str = "mean") -> np.ndarray:
-        assert rate == RATE
-        self.channel = channel
-        return self.sound
 
 
 @pytest.fixture(scope="module")

@@ -5,28 +5,15 @@ import warnings
 
 import numpy as np
 import pytest
+from sound_clip import SoundClip
 
 from mertool.errors import MertoolWarning
 from mertool.extract import logmel
 from mertool.extract.logmel import LogMel
 from mertool.testing import check_extractor, failed
-from mertool.types import Clip, Rows
+from mertool.types import Rows
 
 RATE = 16000
-
-
-class SoundClip(Clip):
-    """A clip whose sound is given."""
-
-    def __init__(self, sound: np.ndarray) -> None:
-        super().__init__(id="clip")
-        self.sound = np.asarray(sound, np.float32)
-        self.channel = ""
-
-    def audio(self, rate: int = RATE, channel: str = "mean") -> np.ndarray:
-        assert rate == RATE
-        self.channel = channel
-        return self.sound
 
 
 def extract(sound: np.ndarray, **settings: float) -> Rows:

@@ -4,13 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.io import wavfile
+from references import FILES, STAGED, intermediates, pitch_of, read
 
 from mertool.errors import DataError
 from mertool.extract.covarep import envelope
 from mertool.extract.covarep.envelope import mcep, mel_cepstrum, true_envelope
 from mertool.extract.covarep.harmonics import Harmonics, harmonics
-from mertool.extract.covarep.pitch import Pitch
 from mertool.extract.covarep.signals import half_up, interpolate
 
 RNG = np.random.default_rng(0)
@@ -47,19 +46,6 @@ def spectra(frames: int, bins: int) -> np.ndarray:
     formants = RNG.normal(size=(frames, 6)) @ np.cos(np.pi * np.outer(np.arange(6), i) / bins)
     ripple = 2 * np.cos(2 * np.pi * i / RNG.uniform(bins / 30, bins / 8, (frames, 1)))
     return np.exp(formants + ripple + 0.5 * RNG.normal(size=(frames, bins)))
-
-
-def track(npz: np.lib.npyio.NpzFile) -> Pitch:
-    return Pitch(
-        npz["srh_pos"].astype(np.int64) - 1, npz["srh_f0"], npz["srh_val"], npz["srh_vuv"] > 0
-    )
-
-
-def reference(folder: Path, name: str) -> tuple[np.lib.npyio.NpzFile, np.ndarray, Pitch]:
-    npz = np.load(folder / f"{name}.npz", allow_pickle=False)
-    fs, x = wavfile.read(folder / f"{name}.wav")
-    assert fs == 16000
-    return npz, (x / 32768 * npz["polarity"]).astype(np.float32), track(npz)
 
 
 def block(spectrum: np.ndarray, f0: np.ndarray) -> Harmonics:
@@ -166,31 +152,27 @@ def test_other_rates(fs: int) -> None:
     np.testing.assert_allclose(mcep(block(magnitude, f0), fs), expected, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["bdl_0011", "sb_spk1_snt1"])
+@pytest.mark.parametrize("name", STAGED)
 def test_stages_as_the_original(shared: Path, name: str) -> None:
-    folder = shared / "covarep" / "reference"
-    stages = np.load(folder / "intermediates" / f"{name}.npz", allow_pickle=False)
+    stages = intermediates(shared, name)
     at = int(stages["mid_frame_index0"])
     found = true_envelope(np.abs(stages["mid_frame_halfspec"])[None], stages["te_orders"][[at]])
     np.testing.assert_allclose(found[0], stages["mid_frame_true_env_abs"], rtol=1e-10)
 
-    _, x, pitch = reference(folder, name)
-    blocks = list(harmonics(x, 16000, pitch))
+    x, arrays = read(shared, name)
+    blocks = list(harmonics(x, 16000, pitch_of(arrays)))
     f0 = np.concatenate([b.f0 for b in blocks])
     np.testing.assert_array_equal(half_up(0.5 * 16000 / f0), stages["te_orders"])
     cepstra = np.concatenate([mcep(b, 16000) for b in blocks])
     np.testing.assert_allclose(cepstra, stages["mcep_frames"], atol=1e-9, rtol=0)
 
 
-def test_columns_as_the_original(shared: Path) -> None:
-    folder = shared / "covarep" / "reference"
-    names = sorted(path.stem for path in folder.glob("*.npz"))
-    assert names
-    for name in names:
-        npz, x, pitch = reference(folder, name)
-        cepstra = np.concatenate([mcep(b, 16000) for b in harmonics(x, 16000, pitch)])
-        spread = half_up(np.linspace(1, len(x), len(cepstra)))
-        found = interpolate(spread, cepstra, npz["sample_pos"])
-        expected = npz["features"][:, 11:36]
-        known = np.isfinite(expected).all(axis=1)
-        np.testing.assert_allclose(found[known], expected[known], atol=1e-6, rtol=0, err_msg=name)
+@pytest.mark.parametrize("name", FILES)
+def test_columns_as_the_original(shared: Path, name: str) -> None:
+    x, arrays = read(shared, name)
+    cepstra = np.concatenate([mcep(b, 16000) for b in harmonics(x, 16000, pitch_of(arrays))])
+    spread = half_up(np.linspace(1, len(x), len(cepstra)))
+    found = interpolate(spread, cepstra, arrays["sample_pos"])
+    expected = arrays["features"][:, 11:36]
+    known = np.isfinite(expected).all(axis=1)
+    np.testing.assert_allclose(found[known], expected[known], atol=1e-6, rtol=0)

@@ -8,33 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from voices import vowel
+import voices
+from sound_clip import SoundClip
 
 from mertool.errors import DataError, MertoolWarning
 from mertool.extract.covarep.extractor import Covarep, Covarep5
 from mertool.extract.covarep.features import COLUMNS, covarep, row_times
-from mertool.types import Clip, Rows
-
-RATE = 16000
-
-
-class SoundClip(Clip):
-    """A clip whose sound is given: one channel, and its mean with another of silence."""
-
-    def __init__(self, sound: np.ndarray) -> None:
-        super().__init__(id="clip")
-        self.sound = np.asarray(sound, np.float32)
-
-    def audio(self, rate: int = RATE, channel: str = "mean") -> np.ndarray:
-        assert rate == RATE
-        # A new array each time: the extractor may overwrite it.
-        return self.sound / np.float32(2) if channel == "mean" else self.sound.copy()
+from mertool.types import Rows
 
 
 def talk() -> np.ndarray:
-    x, _ = vowel(140, 1.0, 0.7)
-    rng = np.random.default_rng(0)
-    return np.float32(np.r_[x, np.zeros(5000)] + 2e-3 * rng.standard_normal(len(x) + 5000))
+    return np.float32(voices.talk())
 
 
 def noise() -> np.ndarray:
@@ -43,7 +27,8 @@ def noise() -> np.ndarray:
 
 def extract(kind: type[Covarep], sound: np.ndarray, **settings: str) -> Rows:
     extractor = kind(kind.Config(**settings))
-    rows = extractor.extract(SoundClip(sound))
+    # The mean is that with a channel of silence.
+    rows = extractor.extract(SoundClip(np.stack([sound, np.zeros_like(sound)], axis=1)))
     assert rows.values.shape == (len(rows), len(extractor.columns))
     assert rows.values.dtype == np.float32
     assert np.isfinite(rows.values).all()

@@ -6,37 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from references import FILES, RATE, STAGED, intermediates, read
 from scipy import signal
-from scipy.io import wavfile
+from voices import pulses
 
 from mertool.extract.covarep import gci as module
 from mertool.extract.covarep.gci import gci_sedreams, larynx_intervals, mean_based_signal
 from mertool.extract.covarep.pitch import Pitch, pitch_srh
 from mertool.extract.covarep.residual import lp_residual
 from mertool.extract.covarep.signals import blocks
-
-REFERENCES = (
-    "bdl_0011",
-    "covarep_a0007",
-    "edge_zeros_slt",
-    "espeak_f",
-    "pysptk_a0007",
-    "sb_spk1_snt1",
-    "slt_a0009",
-    "vctk_p225_003",
-)
-
-
-def pulses(fs: float, f0: float = 120.0, seconds: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
-    """Pulses through two resonances, (S,), and the samples they stand at."""
-    rng = np.random.default_rng(1)
-    at = (np.arange(0.01, seconds - 0.01, 1 / f0) * fs).astype(int)
-    x = 0.001 * rng.standard_normal(int(seconds * fs))
-    x[at] += 1
-    for formant in (500, 1500):
-        pole = np.exp((-80 + 2j * formant) * np.pi / fs)
-        x = signal.lfilter([1], [1, -2 * pole.real, abs(pole) ** 2], x)
-    return x / np.abs(x).max(), at
 
 
 @pytest.mark.parametrize(("fs", "f0"), [(8000, 200.0), (16000, 120.0), (48000, 90.0)])
@@ -135,24 +113,19 @@ def test_odd_signals(fs: int) -> None:
             assert f0 > 0 or not len(found)
 
 
-@pytest.mark.parametrize("name", REFERENCES)
+@pytest.mark.parametrize("name", FILES)
 def test_instants_of_the_reference(shared: Path, name: str) -> None:
-    folder = shared / "covarep" / "reference"
-    fs, x = wavfile.read(folder / f"{name}.wav")
-    with np.load(folder / f"{name}.npz", allow_pickle=False) as reference:
-        x = (x / 32768 * reference["polarity"]).astype(np.float32)
-        expected = reference["gci"].ravel()
-    pitch = pitch_srh(x, fs)
-    np.testing.assert_array_equal(gci_sedreams(x, fs, pitch.median, pitch), expected)
+    x, arrays = read(shared, name)
+    pitch = pitch_srh(x, RATE)
+    found = gci_sedreams(x, RATE, pitch.median, pitch)
+    np.testing.assert_array_equal(found, arrays["gci"].ravel())
 
 
-@pytest.mark.parametrize("name", ["bdl_0011", "sb_spk1_snt1"])
+@pytest.mark.parametrize("name", STAGED)
 def test_mean_based_signal_of_the_reference(shared: Path, name: str) -> None:
-    folder = shared / "covarep" / "reference"
-    fs, x = wavfile.read(folder / f"{name}.wav")
-    with np.load(folder / "intermediates" / f"{name}.npz", allow_pickle=False) as reference:
-        x, f0 = x / 32768 * reference["polarity"], float(reference["F0med"])
-        mean, instants = reference["mean_based_signal"], reference["gci_sedreams_all_s"]
-    np.testing.assert_allclose(mean_based_signal(x, fs, f0), mean.ravel(), atol=1e-6)
-    expected = np.unique(np.rint(instants.ravel() * fs))
-    np.testing.assert_array_equal(gci_sedreams(x, fs, f0), expected)
+    x, _ = read(shared, name)
+    kept = intermediates(shared, name)
+    f0, mean = float(kept["F0med"]), kept["mean_based_signal"]
+    np.testing.assert_allclose(mean_based_signal(x, RATE, f0), mean.ravel(), atol=1e-6)
+    expected = np.unique(np.rint(kept["gci_sedreams_all_s"].ravel() * RATE))
+    np.testing.assert_array_equal(gci_sedreams(x, RATE, f0), expected)

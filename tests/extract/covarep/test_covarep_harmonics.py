@@ -6,35 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.io import wavfile
+from references import NAMES, RATE, STAGED, intermediates, pitch_of, read
+from voices import track
 
 from mertool.errors import DataError
 from mertool.extract.covarep import harmonics as module
 from mertool.extract.covarep.harmonics import DFT, Harmonics, harmonic_frames, harmonics
-from mertool.extract.covarep.pitch import Pitch
-
-NAMES = (
-    "bdl_0011", "covarep_a0007", "edge_zeros_slt", "espeak_f",
-    "pysptk_a0007", "sb_spk1_snt1", "slt_a0009", "vctk_p225_003",
-)  # fmt: skip
-
-
-def track(centre: np.ndarray, f0: np.ndarray) -> Pitch:
-    return Pitch(
-        centre=np.asarray(centre, dtype=np.int64),
-        f0=np.asarray(f0, dtype=np.float64),
-        strength=np.ones(len(f0)),
-        voiced=np.ones(len(f0), dtype=bool),
-    )
-
-
-def reference(shared: Path, name: str) -> tuple[np.ndarray, int, Pitch, dict[str, np.ndarray]]:
-    folder = shared / "covarep" / "reference"
-    with np.load(folder / f"{name}.npz", allow_pickle=False) as file:
-        values = dict(file)
-    fs, x = wavfile.read(folder / f"{name}.wav")
-    x = x.astype(np.float32) / 32768 * np.float32(values["polarity"])
-    return x, fs, track(values["srh_pos"] - 1, values["srh_f0"]), values
 
 
 def joined(blocks: list[Harmonics]) -> dict[str, np.ndarray]:
@@ -84,12 +61,11 @@ def naive(x: np.ndarray, fs: float, centre: int, f0: float) -> tuple[float, ...]
     return np.median(np.diff(bins)) * fs / DFT, np.array(amplitude), np.array(phase), np.abs(s)
 
 
-@pytest.mark.parametrize("name", ["bdl_0011", "sb_spk1_snt1"])
+@pytest.mark.parametrize("name", STAGED)
 def test_agrees_with_the_originals_frames(shared: Path, name: str) -> None:
-    x, fs, pitch, _ = reference(shared, name)
-    path = shared / "covarep" / "reference" / "intermediates" / f"{name}.npz"
-    with np.load(path, allow_pickle=False) as file:
-        wanted = {k: file[k] for k in file.files if k.startswith(("frame_", "mid_frame_"))}
+    fs = RATE
+    x, arrays = read(shared, name)
+    pitch, wanted = pitch_of(arrays), intermediates(shared, name)
     frame, f0, count = harmonic_frames(fs, len(x), pitch)
     # Its times are positions counted from 1.
     np.testing.assert_allclose((pitch.centre[frame] + 1) / fs, wanted["frame_t"], atol=1e-12)
@@ -112,19 +88,22 @@ def test_agrees_with_the_originals_frames(shared: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_keeps_the_originals_frames(shared: Path, name: str) -> None:
-    x, fs, pitch, values = reference(shared, name)
-    frame, f0, count = harmonic_frames(fs, len(x), pitch)
-    times = (pitch.centre[frame] + 1) / fs
+    x, values = read(shared, name)
+    pitch = pitch_of(values)
+    frame, f0, count = harmonic_frames(RATE, len(x), pitch)
+    times = (pitch.centre[frame] + 1) / RATE
     np.testing.assert_allclose(times, values["rd_track"][:, 0], rtol=0, atol=1e-12)
-    assert (count == np.floor((fs / 2 - f0 / 2) / f0 + 0.5)).all()
+    assert (count == np.floor((RATE / 2 - f0 / 2) / f0 + 0.5)).all()
 
 
-@pytest.mark.parametrize(("fs", "seconds"), [(8000, 0.4), (16000, 3.2), (48000, 0.3)])
-def test_is_the_definition(fs: int, seconds: float) -> None:
+@pytest.mark.parametrize(
+    ("fs", "seconds", "rate"), [(8000, 0.4, 50), (16000, 3.2, 10), (48000, 0.3, 50)]
+)
+def test_is_the_definition(fs: int, seconds: float, rate: int) -> None:
     rng = np.random.default_rng(fs)
     x = rng.standard_normal(int(fs * seconds)) * 0.1
     x += np.sin(2 * np.pi * 133 * np.arange(len(x)) / fs)
-    centre = np.arange(fs // 20, len(x), fs // 50)
+    centre = np.arange(fs // 20, len(x), fs // rate)
     f0 = rng.choice([50, 93, 133, 160, 347, 500], len(centre)).astype(float)
     f0[3] = 0
     f0[len(f0) // 2] = 1

@@ -4,15 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from references import NAMES, QUICK, RATE, pitch_of, read
 from scipy import signal
-from scipy.io import wavfile
 
 from mertool.extract.covarep import phase
 from mertool.extract.covarep.envelope import mel_cepstrum
 from mertool.extract.covarep.framefilters import median_of_9, widen, zero_phase
 from mertool.extract.covarep.harmonics import Harmonics, harmonic_frames, harmonics
 from mertool.extract.covarep.phase import PhaseDistortion, phase_rows
-from mertool.extract.covarep.pitch import Pitch
 
 # fmt: off
 LAST = [0, 1, 2, 3, 4, 5, 6, 7, 9, 12, 16, 21, 27, 35, 45, 57, 71, 88, 109, 134, 165, 206, 263, 357,
@@ -232,23 +231,22 @@ def test_rows_by_hand() -> None:
     assert phase_rows(centre, mean, deviation, np.zeros(0)).shape == (0, 38)
 
 
-def test_columns_as_the_original(shared: Path) -> None:
-    folder = shared / "covarep" / "reference"
+@pytest.mark.parametrize(
+    "names", [QUICK, pytest.param(NAMES, marks=pytest.mark.slow)], ids=["quick", "all"]
+)
+def test_columns_as_the_original(shared: Path, names: tuple[str, ...]) -> None:
     near = []
-    for path in sorted(folder.glob("*.npz")):
-        npz = np.load(path, allow_pickle=False)
-        fs, x = wavfile.read(path.with_suffix(".wav"))
-        x = (x / 32768 * npz["polarity"]).astype(np.float32)
-        centre = npz["srh_pos"].astype(np.int64) - 1
-        pitch = Pitch(centre, npz["srh_f0"], npz["srh_val"], npz["srh_vuv"] > 0)
-        kept = harmonic_frames(fs, len(x), pitch)[0]
-        distortion = PhaseDistortion(fs, len(kept))
-        for block in harmonics(x, fs, pitch):
+    for name in names:
+        x, arrays = read(shared, name)
+        pitch = pitch_of(arrays)
+        kept = harmonic_frames(RATE, len(x), pitch)[0]
+        distortion = PhaseDistortion(RATE, len(kept))
+        for block in harmonics(x, RATE, pitch):
             distortion.add(block)
-        found = phase_rows(centre[kept], *distortion.finish(), npz["sample_pos"] - 1)
-        expected, spread = npz["features"][:, 36:], npz["seed_std"][:, 60:]
+        found = phase_rows(pitch.centre[kept], *distortion.finish(), arrays["sample_pos"] - 1)
+        expected, spread = arrays["features"][:, 36:], arrays["seed_std"][:, 60:]
         np.testing.assert_allclose(
-            wrap(found[:, :24] - expected[:, :24]), 0, atol=1e-6, err_msg=path.stem
+            wrap(found[:, :24] - expected[:, :24]), 0, atol=1e-6, err_msg=name
         )
         rest = found[:, 24:] - expected[:, 24:]
         rest[:, 0] = wrap(rest[:, 0])

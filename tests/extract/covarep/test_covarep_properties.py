@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from voices import KINDS, piece, vowel
+from voices import KINDS, piece, track, vowel
 
 from mertool.extract.covarep import envelope, rd, wavelets
 from mertool.extract.covarep.creak import creak_inputs
@@ -32,12 +32,23 @@ MODERATE = (0, -1, -3, -6, -10, 3, 10)
 Pieces = list[tuple[str, int, int, int]]
 
 
+def examples(count: int) -> settings:
+    """How many, the same in every run. A test of few has a slow one of many beside it."""
+    return settings(max_examples=count, deadline=None, derandomize=True)
+
+
 def pieces(powers: tuple[int, ...]) -> st.SearchStrategy[Pieces]:
     length = st.sampled_from([0, 1, 2, 3, 79, 80, 400, 1600, 1601]) | st.integers(0, 9000)
     one = st.tuples(
         st.sampled_from(KINDS), length, st.sampled_from(powers), st.integers(0, 1 << 16)
     )
     return st.lists(one, max_size=5)
+
+
+DTYPES = st.sampled_from(["float64", "float32"])
+RATES = st.sampled_from([*[RATE] * 4, 11025, 22050, 8000, 44100, 48000, 16001])
+SAMPLES = st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=40)
+MODES = st.sampled_from(["compat", "published"])
 
 
 def sound(parts: Pieces, dtype: str) -> np.ndarray:
@@ -70,13 +81,19 @@ def check(x: np.ndarray, fs: int, mode: str = "compat") -> None:
     assert (np.abs(rows[:, 36:61]) <= np.pi + 1e-12).all()
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(pieces(POWERS), st.sampled_from(["float64", "float32"]), st.integers(0, 9))
+@examples(25)
+@given(pieces(POWERS), DTYPES, RATES)
 # Loud enough to overflow where it is resampled.
-@example([("square", 900, 308, 1)], "float64", 8)
-@example([("square", 900, 38, 1)], "float32", 7)
-def test_any_signal_gives_finite_rows(parts: Pieces, dtype: str, rate: int) -> None:
-    fs = (*(RATE,) * 4, 11025, 22050, 8000, 44100, 48000, 16001)[rate]
+@example([("square", 900, 308, 1)], "float64", 48000)
+@example([("square", 900, 38, 1)], "float32", 44100)
+def test_any_signal_gives_finite_rows(parts: Pieces, dtype: str, fs: int) -> None:
+    check(sound(parts, dtype), fs)
+
+
+@pytest.mark.slow
+@examples(1500)
+@given(pieces(POWERS), DTYPES, RATES)
+def test_many_signals_give_finite_rows(parts: Pieces, dtype: str, fs: int) -> None:
     check(sound(parts, dtype), fs)
 
 
@@ -96,22 +113,17 @@ def test_frames_whose_energies_are_denormal(parts: Pieces, fs: int) -> None:
     check(sound(parts, "float64"), fs)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(
-    st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=40),
-    st.integers(1, 300),
-    st.sampled_from(["compat", "published"]),
-)
+@examples(25)
+@given(SAMPLES, st.integers(1, 300), MODES)
 def test_any_samples_give_finite_rows(values: list[float], times: int, mode: str) -> None:
     check(np.tile(np.array(values, np.float64), times), RATE, mode)
 
 
 @pytest.mark.slow
-@settings(max_examples=1500, deadline=None, derandomize=True)
-@given(pieces(POWERS), st.sampled_from(["float64", "float32"]), st.integers(0, 9))
-def test_many_signals_give_finite_rows(parts: Pieces, dtype: str, rate: int) -> None:
-    fs = (*(RATE,) * 4, 11025, 22050, 8000, 44100, 48000, 16001)[rate]
-    check(sound(parts, dtype), fs)
+@examples(500)
+@given(SAMPLES, st.integers(1, 300), MODES)
+def test_many_samples_give_finite_rows(values: list[float], times: int, mode: str) -> None:
+    check(np.tile(np.array(values, np.float64), times), RATE, mode)
 
 
 def test_three_seconds_without_pitch() -> None:
@@ -123,7 +135,7 @@ def test_three_seconds_without_pitch() -> None:
     check(x, RATE)
 
 
-def track(samples: int, fs: int, seed: int) -> Pitch:
+def any_track(samples: int, fs: int, seed: int) -> Pitch:
     """A pitch track that any other tracker might have found."""
     rng = np.random.default_rng(seed)
     centre = np.arange(round(0.05 * fs), samples - round(0.05 * fs), round(0.01 * fs))
@@ -132,9 +144,7 @@ def track(samples: int, fs: int, seed: int) -> Pitch:
 
 
 # A stage alone takes samples whose squares are numbers; the chain brings all others there.
-@settings(max_examples=30, deadline=None, derandomize=True)
-@given(pieces(MODERATE), st.sampled_from([RATE, RATE, 8000, 44100]), st.integers(0, 1000))
-def test_any_signal_passes_every_stage(parts: Pieces, fs: int, seed: int) -> None:
+def every_stage(parts: Pieces, fs: int, seed: int) -> None:
     x = sound(parts, "float64")
     rng = np.random.default_rng(seed)
     gci = np.flatnonzero(rng.random(len(x)) < rng.choice([0.0, 0.0003, 0.01, 0.2]))
@@ -153,7 +163,7 @@ def test_any_signal_passes_every_stage(parts: Pieces, fs: int, seed: int) -> Non
     centre, slope = wavelets.peak_slope(x, fs)
     assert np.isfinite(slope).all() and len(centre) == len(slope)
     assert creak_inputs(x, fs, residual).shape[1] == 36
-    pitch = track(len(x), fs, seed)
+    pitch = any_track(len(x), fs, seed)
     frames = len(harmonic_frames(fs, len(x), pitch)[0])
     distortion = PhaseDistortion(fs, frames)
     for block in harmonics(x, fs, pitch):
@@ -167,6 +177,22 @@ def test_any_signal_passes_every_stage(parts: Pieces, fs: int, seed: int) -> Non
         distortion.add(block)
     assert frames == 0
     assert not np.isinf(distortion.finish()[0]).any()
+
+
+STAGES = (pieces(MODERATE), st.sampled_from([RATE, RATE, 8000, 44100]), st.integers(0, 1000))
+
+
+@examples(12)
+@given(*STAGES)
+def test_any_signal_passes_every_stage(parts: Pieces, fs: int, seed: int) -> None:
+    every_stage(parts, fs, seed)
+
+
+@pytest.mark.slow
+@examples(300)
+@given(*STAGES)
+def test_many_signals_pass_every_stage(parts: Pieces, fs: int, seed: int) -> None:
+    every_stage(parts, fs, seed)
 
 
 # --- other levels ----------------------------------------------------------------------------
@@ -204,31 +230,32 @@ def compare_levels(rows: np.ndarray, factor: float) -> np.ndarray:
     return apart
 
 
-@settings(max_examples=8, deadline=None, derandomize=True)
-@given(st.floats(-6, 0))
-@example(-6.0)
-@example(-1.0)
+@pytest.mark.parametrize("power", [-6.0, -2.3, -1.0])
 def test_columns_at_lower_levels(power: float) -> None:
     apart = compare_levels(covarep(speech() * 10.0**power), 10.0**power)
     assert apart[:, 11].max() < 0.05  # MCEP_0
     assert apart[:, 12:36].max() < 0.03
 
 
-@settings(max_examples=8, deadline=None, derandomize=True)
-@given(st.floats(0, 6))
-@example(6.0)
+@pytest.mark.parametrize("power", [1.7, 6.0])
 def test_columns_beyond_full_scale(power: float) -> None:
     apart = compare_levels(covarep(speech() * 10.0**power), 10.0**power)
     # Where the log spectrum is far above 0 the steps are larger.
     assert apart[:, 11:36].max() < 1
 
 
-@settings(max_examples=8, deadline=None, derandomize=True)
-@given(st.integers(-1000, 1000))
-@example(EXPONENTS + 1)
-@example(-EXPONENTS)
+@pytest.mark.parametrize("power", [EXPONENTS + 1, -EXPONENTS, 1000, -1000])
 def test_columns_at_powers_of_two(power: int) -> None:
     compare_levels(covarep(np.ldexp(speech(), power)), 2.0**power)
+
+
+@pytest.mark.slow
+@examples(40)
+@given(st.floats(-6, 0), st.floats(0, 6), st.integers(-1000, 1000))
+def test_columns_at_many_levels(lower: float, higher: float, power: int) -> None:
+    test_columns_at_lower_levels(lower)
+    test_columns_beyond_full_scale(higher)
+    test_columns_at_powers_of_two(power)
 
 
 def test_the_levels_sound_is_worth_comparing() -> None:
@@ -243,6 +270,7 @@ def test_the_levels_sound_is_worth_comparing() -> None:
 # equally high, so that odd multiples of F0 (not even ones: a harmonic lies half-way) tie with it:
 # noise 60 dB below the voice decides. At 100 Hz it does not always, so 100 is not among these.
 F0 = (90, 110, 125.5, 150, 187, 220, 260, 300)  # Hz
+QUICK = (90, 125.5, 220, 300)
 RD = (0.5, 0.8, 1.0, 1.4, 1.8, 2.2)
 
 
@@ -251,7 +279,9 @@ def noisy(f0: float, shape: float) -> np.ndarray:
     return x + 1e-3 * x.std() * np.random.default_rng(0).standard_normal(len(x))
 
 
-@pytest.mark.parametrize("f0", F0)
+@pytest.mark.parametrize(
+    "f0", [f0 if f0 in QUICK else pytest.param(f0, marks=pytest.mark.slow) for f0 in F0]
+)
 def test_f0_and_rd_of_vowels(f0: float) -> None:
     rows = np.stack([covarep(noisy(f0, r), mode="published")[8:-8] for r in RD])
     assert rows[:, :, 1].min() == 1
@@ -272,7 +302,7 @@ def test_amplitudes_and_phases_of_vowels(f0: float) -> None:
     x, line = vowel(f0, 1.0, 0.6)
     centre = np.arange(1600, len(x) - 1600, 160)
     whole = np.floor(f0 + 0.5)  # as of SRH, which knows whole numbers only
-    pitch = Pitch(centre, np.full(len(centre), whole), np.ones(len(centre)), centre > 0)
+    pitch = track(centre, np.full(len(centre), whole))
     count = 0
     for block in harmonics(x, RATE, pitch):
         n = np.flatnonzero(np.abs(line) > 0.01 * np.abs(line).max())  # within 40 dB

@@ -6,23 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from references import NAMES, RATE, STAGED, intermediates, read, sound
 from scipy import linalg, signal, stats
-from scipy.io import wavfile
+from voices import pulses
 
 from mertool.errors import DataError
 from mertool.extract.covarep import residual as module
 from mertool.extract.covarep.residual import lp_residual, polarity
 
-REFERENCES = (
-    "bdl_0011",
-    "covarep_a0007",
-    "edge_zeros_slt",
-    "espeak_f",
-    "pysptk_a0007",
-    "sb_spk1_snt1",
-    "slt_a0009",
-    "vctk_p225_003",
-)
 ODD = {
     "empty": np.zeros(0),
     "one sample": np.ones(1),
@@ -32,17 +23,6 @@ ODD = {
     "falls silent": np.r_[np.sin(np.arange(4000) / 9.0), np.zeros(80000)],
     "clipped": np.sign(np.sin(np.arange(8000) / 20)),
 }
-
-
-def voice(fs: float, seconds: float = 0.5, f0: float = 120.0) -> np.ndarray:
-    """Pulses through two resonances, with some noise: (S,)."""
-    rng = np.random.default_rng(1)
-    x = 0.001 * rng.standard_normal(int(seconds * fs))
-    x[(np.arange(0.01, seconds, 1 / f0) * fs).astype(int)] += 1
-    for formant in (700, 1200):
-        pole = np.exp((-80 + 2j * formant) * np.pi / fs)
-        x = signal.lfilter([1], [1, -2 * pole.real, abs(pole) ** 2], x)
-    return x / np.abs(x).max()
 
 
 def naive(x: np.ndarray, fs: float, order: int, predictor: np.ndarray) -> np.ndarray:
@@ -64,13 +44,13 @@ def naive(x: np.ndarray, fs: float, order: int, predictor: np.ndarray) -> np.nda
 
 @pytest.mark.parametrize(("fs", "order"), [(8000, None), (11025, 7), (16000, 12), (16000, None)])
 def test_residual_is_that_of_a_loop_over_frames(fs: int, order: int | None) -> None:
-    x = voice(fs)
+    x = pulses(fs)[0]
     expected = naive(x, fs, order or round(fs / 1000) + 2, x)
     np.testing.assert_allclose(lp_residual(x, fs, order), expected, atol=1e-8)
 
 
 def test_residual_does_not_depend_on_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    x = voice(16000)
+    x = pulses(16000)[0]
     expected = lp_residual(x, 16000)
     for size in (1, 7):
         monkeypatch.setattr(module, "BATCH", size)
@@ -78,7 +58,7 @@ def test_residual_does_not_depend_on_the_blocks(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_frames_of_zeros_are_nan_over_their_span() -> None:
-    x = voice(16000)
+    x = pulses(16000)[0]
     x[4000:6000] = 0
     # The first such frame starts at 4000, the last at 5520: 80 samples on, it reaches past 6000.
     missing = np.flatnonzero(np.isnan(lp_residual(x, 16000)))
@@ -86,7 +66,7 @@ def test_frames_of_zeros_are_nan_over_their_span() -> None:
 
 
 def test_residual_of_float32_and_of_any_scale() -> None:
-    x = voice(16000).astype(np.float32)
+    x = pulses(16000)[0].astype(np.float32)
     expected = lp_residual(x.astype(np.float64), 16000)
     np.testing.assert_array_equal(lp_residual(x, 16000), expected)
     np.testing.assert_allclose(lp_residual(x * np.float32(2**14), 16000), expected, atol=1e-12)
@@ -111,7 +91,7 @@ def test_what_is_no_signal_is_refused() -> None:
 
 @pytest.mark.parametrize("fs", [8000, 16000, 44100])
 def test_polarity_is_the_sign_of_the_excitation(fs: int) -> None:
-    x = voice(fs)
+    x = pulses(fs)[0]
     # The pulses excite the resonances upwards; the same sign for their negative.
     assert polarity(x, fs) == -polarity(-x, fs)
     high = _high_passed(x, fs)
@@ -126,20 +106,14 @@ def _high_passed(x: np.ndarray, fs: float) -> np.ndarray:
     return signal.sosfiltfilt(sections, x, padlen=3 * order)
 
 
-@pytest.mark.parametrize("name", REFERENCES)
+@pytest.mark.parametrize("name", NAMES)
 def test_polarity_of_the_reference(shared: Path, name: str) -> None:
-    folder = shared / "covarep" / "reference"
-    fs, x = wavfile.read(folder / f"{name}.wav")
-    with np.load(folder / f"{name}.npz", allow_pickle=False) as reference:
-        assert polarity((x / 32768).astype(np.float32), fs) == int(reference["polarity"])
+    _, arrays = read(shared, name)
+    assert polarity(sound(shared, name), RATE) == int(arrays["polarity"])
 
 
-@pytest.mark.parametrize("name", ["bdl_0011", "sb_spk1_snt1"])
+@pytest.mark.parametrize("name", STAGED)
 def test_residual_of_the_reference(shared: Path, name: str) -> None:
-    folder = shared / "covarep" / "reference"
-    fs, x = wavfile.read(folder / f"{name}.wav")
-    with np.load(folder / "intermediates" / f"{name}.npz", allow_pickle=False) as reference:
-        x = x / 32768 * reference["polarity"]
-        np.testing.assert_allclose(
-            lp_residual(x, fs), reference["lp_residual18"].ravel(), atol=1e-9
-        )
+    x, _ = read(shared, name)
+    expected = intermediates(shared, name)["lp_residual18"].ravel()
+    np.testing.assert_allclose(lp_residual(x, RATE), expected, atol=1e-9)

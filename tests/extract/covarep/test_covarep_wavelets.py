@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.io import wavfile
+from references import FILES, STAGED, intermediates, read
 
 from mertool.errors import DataError
 from mertool.extract.covarep import wavelets
@@ -14,36 +14,17 @@ from mertool.extract.covarep.residual import lp_residual
 from mertool.extract.covarep.signals import interpolate
 from mertool.extract.covarep.wavelets import mdq, peak_slope, wavelet
 
-FILES = (
-    "bdl_0011", "covarep_a0007", "edge_zeros_slt", "espeak_f", "pysptk_a0007", "sb_spk1_snt1",
-    "slt_a0009", "vctk_p225_003",
-)  # fmt: skip
-STAGES = ("bdl_0011", "sb_spk1_snt1")
 FS = 16000
-
-
-def read(folder: Path, name: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    with np.load(folder / f"{name}.npz", allow_pickle=False) as file:
-        arrays = dict(file)
-    _, samples = wavfile.read(folder / f"{name}.wav")
-    x = (samples / 32768).astype(np.float32)
-    return x if arrays["polarity"] > 0 else -x, arrays
-
-
-def stages(folder: Path, name: str) -> dict[str, np.ndarray]:
-    with np.load(folder / "intermediates" / f"{name}.npz", allow_pickle=False) as file:
-        return dict(file)
 
 
 def column(at: np.ndarray, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return np.nan_to_num(interpolate(at, values, rows))
 
 
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("name", STAGED)
 def test_raw_values_are_the_references(shared: Path, name: str) -> None:
-    folder = shared / "covarep" / "reference"
-    x, _ = read(folder, name)
-    kept = stages(folder, name)
+    x, _ = read(shared, name)
+    kept = intermediates(shared, name)
     centre, slope = peak_slope(x, FS)
     np.testing.assert_allclose(slope, kept["peakslope_raw"][:, 1], rtol=0, atol=1e-9)
     np.testing.assert_allclose(centre + 1, kept["peakslope_raw"][:, 0] * FS, atol=1e-6)
@@ -53,7 +34,7 @@ def test_raw_values_are_the_references(shared: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_columns_are_the_references(shared: Path, name: str) -> None:
-    x, kept = read(shared / "covarep" / "reference", name)
+    x, kept = read(shared, name)
     rows = kept["sample_pos"] - 1
     slope = column(*peak_slope(x, FS), rows)
     np.testing.assert_allclose(slope, kept["features"][:, 7], rtol=0, atol=1e-6)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import signal
 
+from mertool.extract.covarep.pitch import Pitch
 from mertool.extract.covarep.rd import lf_spectrum
 
 FORMANTS = np.array([700, 1200, 2600, 3500])  # Hz
@@ -28,6 +29,36 @@ def vowel(
     x = sum((a * np.exp(2j * np.pi * f0 * n * t)).real for n, a in zip(h, line, strict=True))
     peak = np.abs(x).max()
     return 0.5 * x / peak, 0.5 * line / peak
+
+
+def talk(seconds: float = 1.0, fs: int = 16000) -> np.ndarray:
+    """(S,) samples: a vowel of 140 Hz, then noise."""
+    x, _ = vowel(140, 1.0, 0.7 * seconds, fs)
+    rng = np.random.default_rng(0)
+    x = np.concatenate([x, np.zeros(round(seconds * fs) - len(x))])
+    return x + 2e-3 * rng.standard_normal(len(x))
+
+
+def pulses(fs: float, f0: float = 120.0, seconds: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
+    """Pulses through two resonances, with some noise, (S,), and the samples they stand at."""
+    rng = np.random.default_rng(1)
+    at = (np.arange(0.01, seconds - 0.01, 1 / f0) * fs).astype(int)
+    x = 0.001 * rng.standard_normal(int(seconds * fs))
+    x[at] += 1
+    for formant in (500, 1500):
+        pole = np.exp((-80 + 2j * formant) * np.pi / fs)
+        x = signal.lfilter([1], [1, -2 * pole.real, abs(pole) ** 2], x)
+    return x / np.abs(x).max(), at
+
+
+def track(centre: np.ndarray, f0: np.ndarray) -> Pitch:
+    """A pitch track that is voiced throughout."""
+    return Pitch(
+        centre=np.asarray(centre, dtype=np.int64),
+        f0=np.asarray(f0, dtype=np.float64),
+        strength=np.ones(len(f0)),
+        voiced=np.ones(len(f0), dtype=bool),
+    )
 
 
 def piece(kind: str, count: int, seed: int) -> np.ndarray:
