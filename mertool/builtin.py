@@ -56,9 +56,33 @@ def register_extractors(register: Register) -> None:
     )
     register(
         "facemesh",
-        "mertool.extract.facemesh:FaceMesh",
+        "mertool.extract.face.facemesh:FaceMesh",
         modality="vision",
-        summary="68 landmarks with head pose removed, head pose and validity, offline",
+        summary="16 geometric action units, head pose, gaze, openings of eyes and mouth; offline",
+    )
+    register(
+        "pyfeat",
+        "mertool.extract.face.pyfeat:PyFeat",
+        modality="vision",
+        summary="20 action units, 7 emotions, pose, gaze by py-feat, non-commercial weights",
+    )
+    register(
+        "openface",
+        "mertool.extract.face.openface:OpenFace",
+        modality="vision",
+        summary="35 action unit columns, pose and gaze of OpenFace 2's output, research licence",
+    )
+    register(
+        "resnet",
+        "mertool.extract.face.image:ResNet",
+        modality="vision",
+        summary="A frame from each of T segments through a ResNet, face or whole frame",
+    )
+    register(
+        "hf_image",
+        "mertool.extract.face.image:HFImage",
+        modality="vision",
+        summary="Frame states of any image encoder: ResNet, ViT, DINOv2, CLIP (id or local folder)",
     )
 
 

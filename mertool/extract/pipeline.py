@@ -35,9 +35,11 @@ from mertool.store import FeatureFile, Writer
 MODALITIES = ("text", "audio", "vision")
 TRANSCRIPTS = ("sidecar", "none")
 
-# Named sets of extractors. "offline" needs no download.
+# Named sets of extractors. "offline" needs no download; "paper" is nearer to what papers use, and
+# fails where a part of it is missing: nothing takes its place silently.
 PROFILES: dict[str, dict[str, str]] = {
     "offline": {"text": "minilm", "audio": "covarep", "vision": "facemesh"},
+    "paper": {"text": "bert", "audio": "covarep", "vision": "pyfeat"},
 }
 
 
@@ -180,7 +182,7 @@ def plan_streams(
         raise UsageError(
             f'There is no profile "{profile}".',
             did_you_mean(profile, PROFILES),
-            "--profile offline",
+            "--profile offline, or --profile paper",
         )
     names = {m: chosen.get(m) or PROFILES[profile].get(m, "none") for m in MODALITIES}
     names = {m: name for m, name in names.items() if name != "none"}

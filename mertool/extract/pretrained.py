@@ -13,7 +13,7 @@ from mertool.errors import MertoolError
 # What is fetched of a hub repository: weights without code (no pickles, no .py), tokenizer, card.
 _FILES = ["*.json", "*.txt", "*.model", "*.safetensors", "README.md"]
 _VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
-_OFFLINE = {"text": "minilm", "audio": "covarep"}
+_OFFLINE = {"text": "minilm", "audio": "covarep", "vision": "facemesh"}
 # Encoders of the plain waveform: convolutions without padding, whose strides tell the times of the
 # rows, and a transformer. Others (Whisper's, say) read spectrograms of a fixed length.
 SPEECH = ("data2vec-audio", "hubert", "unispeech", "unispeech-sat", "wav2vec2", "wavlm")
@@ -111,7 +111,55 @@ def load_speech_encoder(folder: Path) -> tuple[Any, Any]:
     return prepare, model
 
 
+def load_image_encoder(folder: Path) -> tuple[Any, Any]:
+    """Image processor and model (in evaluation mode, float32) of a folder with an image encoder.
+
+    Of a model of images and text (CLIP, SigLIP) the part for images is taken. A pooling layer that
+    the folder holds no weights for is taken off.
+
+    Returns:
+        The processor, which makes `pixel_values` with Pillow and NumPy; the model.
+
+    Raises:
+        MertoolError: The folder holds no such model.
+    """
+    parts = "config.json, preprocessor_config.json, model.safetensors"
+    with _loading(folder, "vision", parts):
+        from transformers import MODEL_MAPPING, AutoConfig, AutoImageProcessor
+
+        config = AutoConfig.from_pretrained(str(folder), **_LOCAL)
+        kind = MODEL_MAPPING.get(type(config), None)
+    joint = hasattr(config, "vision_config")
+    if not joint and getattr(kind, "main_input_name", "") != "pixel_values":
+        raise MertoolError(
+            f'The vision model is of a kind that does not read images: "{config.model_type}".',
+            str(folder),
+            "Give another one (ResNet, ViT, DINOv2, CLIP, ...): --set vision.model=ID|DIR",
+        )
+    _check_weights(folder, "vision")
+    with _loading(folder, "vision", parts):
+        # Pillow's, wherever torchvision is there or not: the same values everywhere.
+        prepare = AutoImageProcessor.from_pretrained(str(folder), backend="pil", **_LOCAL)
+        # Masks stand for what training hides, counts are of training's batches.
+        model, missing = _load_model(folder, ("mask_token", "num_batches_tracked"))
+        if joint:
+            missing = [name for name in missing if name.startswith("vision_model.")]
+            model = model.vision_model
+        elif any(name.startswith("pooler.") for name in missing):
+            missing = [name for name in missing if not name.startswith("pooler.")]
+            model.pooler = None
+    if missing:
+        raise MertoolError(
+            "The vision model's parts do not fit together.",
+            f"{folder}: {_say_missing(missing)}",
+            "Save the model there again, or give another folder or id.",
+        )
+    return prepare, model
+
+
 _LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+# The pooler serves no token, the mask stands for what training hides.
+_UNUSED = ("pooler", "masked_spec_embed")
 
 
 def _check_weights(folder: Path, modality: str) -> None:
@@ -124,16 +172,14 @@ def _check_weights(folder: Path, modality: str) -> None:
         )
 
 
-def _load_model(folder: Path) -> tuple[Any, list[str]]:
-    """The model, and the names of weights that would be random numbers."""
+def _load_model(folder: Path, unused: tuple[str, ...] = _UNUSED) -> tuple[Any, list[str]]:
+    """The model, and the names of weights, but for `unused` ones, that would be random numbers."""
     import torch
     from transformers import AutoModel
 
     model, report = AutoModel.from_pretrained(
         str(folder), use_safetensors=True, dtype=torch.float32, output_loading_info=True, **_LOCAL
     )
-    # The pooler serves no token, the mask stands for what training hides: neither is used.
-    unused = ("pooler", "masked_spec_embed")
     missing = sorted(k for k in report["missing_keys"] if not any(u in k for u in unused))
     return model.eval(), missing
 

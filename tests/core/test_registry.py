@@ -44,7 +44,8 @@ def test_built_in_things_are_there():
     found = registry()
     assert not found.broken
     assert {"concat", "mcr"} <= set(found.names("fusion"))
-    assert found.names("extractor", modality="vision") == ["facemesh"]
+    vision = ["facemesh", "hf_image", "openface", "pyfeat", "resnet"]
+    assert found.names("extractor", modality="vision") == vision
     assert found.get("fusion", "mcr").owner.startswith("mertool ")
 
 
