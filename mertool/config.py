@@ -12,6 +12,10 @@ from typing import Any
 
 from mertool.errors import DataError, PluginError, UsageError, did_you_mean
 
+# Metadata of a setting that names a program: only who runs mertool may give it. Where settings are
+# taken from a file, a trained model's say, it keeps its default.
+PROGRAM = {"program": True}
+
 
 @dataclasses.dataclass(frozen=True)
 class NoSettings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import tempfile
 from collections.abc import Sequence
@@ -11,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from mertool.config import settings_of
 from mertool.device import pick
 from mertool.errors import DataError
 from mertool.evaluate import open_data
+from mertool.registry import registry
 from mertool.stage import callable_stage
 from mertool.store import FeatureFile
 from mertool.train.checkpoint import Trained, load
@@ -127,7 +130,12 @@ def _features(
                 "Predict from a feature file instead.",
             )
         chosen[name] = extractor
+        cls = registry().load("extractor", extractor)
+        fields = dataclasses.fields(settings_of(cls, f'the extractor "{extractor}"'))
+        programs = {f.name for f in fields if f.metadata.get("program")}
         for key, value in json.loads(made["attrs"]["config"]).items():
+            if key in programs:  # a model may be anybody's: it starts no program of its choice
+                continue
             # A text stands in a setting as it is, anything else as TOML (which JSON's values are).
             text = value if isinstance(value, str) else json.dumps(value)
             settings.append(f"{name}.{key}={text}")

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from mertool import manifest as manifests
 from mertool.config import resolve, settings_of
 from mertool.errors import DataError, UsageError, did_you_mean, readable
+from mertool.extract.neutral import Neutral
 from mertool.extract.resume import finished_before, is_whole, part_folder
 from mertool.extract.worker import (
     Outcome,
@@ -31,6 +32,7 @@ from mertool.extract.worker import (
 from mertool.processes import check_jobs, in_workers
 from mertool.registry import registry
 from mertool.store import FeatureFile, Writer
+from mertool.types import Clip
 
 MODALITIES = ("text", "audio", "vision")
 TRANSCRIPTS = ("sidecar", "none")
@@ -281,17 +283,19 @@ def _merge(
             with FeatureFile(parts[first]) as part:
                 streams = part.streams
         attrs = {"command": command, "dataset": listing.name}
-        writer = stack.enter_context(Writer(out, streams, listing.labels, attrs))
-        for i, clip in enumerate(listing.clips):
-            if i in failed:
-                continue
+
+        def made(i: int) -> tuple[Clip, list[str]]:
             if i in finished:
-                stored = before.clip(finished[i])
-                notes = []
-            else:
-                with FeatureFile(parts[i]) as part:
-                    stored = part.clip(0)
-                    notes = json.loads(part.attrs["notes"])
+                return before.clip(finished[i]), []
+            with FeatureFile(parts[i]) as part:
+                return part.clip(0), json.loads(part.attrs["notes"])
+
+        kept = [i for i in range(len(listing.clips)) if i not in failed]
+        neutral = Neutral(streams, ((listing.clips[i].speaker, made(i)[0].streams) for i in kept))
+        writer = stack.enter_context(Writer(out, streams, listing.labels, attrs))
+        for i in kept:
+            clip, (stored, notes) = listing.clips[i], made(i)
+            neutral.take_off(clip.speaker, stored.streams)
             clip.end, clip.sha256, clip.words = stored.end, stored.sha256, stored.words
             writer.add(clip, stored.streams)
             report.notes += [(clip.id, note) for note in notes]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mertool.config import to_dict
 from mertool.errors import DataError, MediaError, OutputError, UsageError
+from mertool.extract.neutral import BY_SPEAKER
 from mertool.extract.worker import StreamPlan, measure
 from mertool.files import cannot_write
 from mertool.manifest import Manifest
@@ -70,6 +71,8 @@ def finished_before(out: Path, listing: Manifest, plans: list[StreamPlan]) -> di
                 str(out),
                 "Repeat the command it was made with, or add --overwrite instead of --resume.",
             )
+        if any(BY_SPEAKER in stream.attrs for stream in file.streams.values()):
+            return {}  # a clip that is added changes all others of its speaker
         places = {name: i for i, name in enumerate(file.ids)}
         return {
             i: places[clip.id]

@@ -21,8 +21,8 @@ from mertool.types import Clip
 
 SCRIPTS = (
     "board", "claim_fdmer", "claim_mcr", "claim_norm_tr", "claim_tdmer", "claim_tmt", "complexity",
-    "covarep", "extract", "face", "interaction", "memory", "resume", "robustness", "sanity", "speech",
-    "startup", "tutorial",
+    "covarep", "extract", "face", "interaction", "memory", "resume", "robustness", "sanity",
+    "speech", "startup", "tutorial",
 )  # fmt: skip
 PARTS = {
     "agreement", "common", "face_memory", "face_runs", "known_faces", "odd_faces", "stub_feat",

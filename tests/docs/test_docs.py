@@ -6,6 +6,7 @@ import re
 
 import click
 import covarep_page
+import face_page
 import methods_page
 import pages
 import pytest
@@ -16,6 +17,8 @@ from mertool.config import resolve, settings_of
 from mertool.data import DataConfig
 from mertool.extract import PROFILES
 from mertool.extract.covarep.extractor import Covarep
+from mertool.extract.face import measures, pyfeat
+from mertool.extract.face.pipeline import COLUMNS
 from mertool.registry import registry
 from mertool.train.loop import TrainConfig
 
@@ -34,6 +37,10 @@ def test_covarep_page_is_fresh():
     assert pages.read("covarep") == covarep_page.page(), (
         "run: python tests/docs/covarep_page.py > docs/covarep.md"
     )
+
+
+def test_measured_part_of_the_face_page_is_fresh():
+    assert pages.read("face") == face_page.page(), "run: python tests/docs/face_page.py"
 
 
 def test_methods_page_is_fresh():
@@ -229,11 +236,9 @@ def test_extractors_page():
 
 
 def test_column_names_on_the_extractors_page():
-    from mertool.extract.facemesh import LANDMARKS
-
     text = pages.read("extractors")
     tables = re.findall(r"^\| columns \| what \|\n(?:\|.*\n)+", pages.prose(text), re.MULTILINE)
-    assert len(tables) == 2
+    assert len(tables) == 1
     covarep = Covarep(Covarep.Config())
     listed = []
     for row in pages.table(tables[0], "columns"):
@@ -245,5 +250,21 @@ def test_column_names_on_the_extractors_page():
     assert listed == covarep.columns
     sizes = {r[0].split("`")[1]: r[2] for r in pages.table(text, "name")}
     assert sizes["covarep"] == str(len(covarep.columns))
-    assert sizes["facemesh"] == str(3 * len(LANDMARKS) + 4)
-    assert f"lm{len(LANDMARKS) - 1:02d}_z" in tables[1]
+    assert sizes["facemesh"] == str(len(measures.COLUMNS) + len(COLUMNS))
+    assert sizes["pyfeat"] == str(len(pyfeat.NAMES) + len(COLUMNS))
+
+
+def test_column_names_on_the_face_page():
+    text = pages.read("face")
+    start, end = text.index("## facemesh"), text.index("## Measured")
+    rows = [row for table in pages.tables(text[start:end], "column") for row in table]
+    listed = [name for row in rows for name in pages.codes(row[0])]
+    assert [name for name in listed if name.endswith("_geo")] == list(measures.ACTION_UNITS)
+    assert set(measures.COLUMNS) <= set(listed)
+    assert f"lm{len(measures.LANDMARKS) - 1:02d}_z" in text
+    for name in (*COLUMNS, *pyfeat.NAMES):
+        assert f"`{name}`" in text
+    points = {int(n) for n in re.findall(r"\b\d+\b", text[start : text.index("Numbers are")])}
+    groups = [term[2:] for terms in measures.ACTION_UNITS.values() for term in terms]
+    used = {point for pair in groups for group in pair for point in group}
+    assert points - {478, 9} <= used | set(measures._MIRROR.values())  # 9 cm, 478 points

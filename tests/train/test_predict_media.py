@@ -1,12 +1,15 @@
 """Prediction from raw clips: features made as for training, CSV columns kept, bad clips told."""
 
+import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
 import mertool
 from mertool.demo import CLIPS
 from mertool.errors import DataError
+from mertool.predict import PredictReport, _features
 from mertool.predict import run as predict
 
 NAMES = [f"demo{i:02d}" for i in range(1, 25)]
@@ -79,3 +82,25 @@ def test_sources_of_both_kinds_on_the_command_line(world, tmp_path):
     lines = done.stdout.splitlines()
     assert done.exception is None and len(lines) == 3
     assert lines[0].split(",")[:2] == ["id", "sentiment_pred"] and "clip_id" in lines[0]
+
+
+@pytest.mark.parametrize(("extractor", "key"), [("openface", "binary"), ("pyfeat", "python")])
+def test_a_model_of_anybody_starts_no_program(extractor, key, tmp_path, monkeypatch):
+    program = tmp_path / "theirs"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    program.chmod(0o755)
+    config = json.dumps({key: str(program), "fps": 5.0})
+    trained = SimpleNamespace(
+        streams={"vision": {"attrs": {"extractor": extractor, "config": config}}}, alignment={}
+    )
+    asked = []
+
+    def run(*args, **options):
+        asked.extend(options["settings"])
+        return SimpleNamespace(failures=[], notes=[])
+
+    monkeypatch.setattr("mertool.extract.run", run)
+    report = PredictReport()
+    _features(trained, [str(CLIPS)], tmp_path, 1, False, report)
+    assert asked == ["vision.fps=5.0"]
+    assert not (tmp_path / "started").exists()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import subprocess
 import tempfile
 import warnings
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from mertool.config import PROGRAM
 from mertool.errors import DataError, MertoolError, MertoolWarning, UsageError
 from mertool.extract.face.openface_csv import MEASURED, faces_of
 from mertool.extract.face.pipeline import COLUMNS, FaceSettings, track_rows
@@ -44,8 +46,8 @@ class OpenFace:
 
         Attributes:
             folder: A folder of CSV files, laid out as the media files are; "" = beside them.
-            binary: OpenFace's program, for clips without a CSV file; "" = FeatureExtraction on the
-                PATH, if it is there.
+            binary: OpenFace's program, for clips without a CSV file; "" = that of the environment
+                variable MERTOOL_OPENFACE, or FeatureExtraction on the PATH, if it is there.
             fps: Frames per second to take; 0 = every frame.
             keep: Of several faces: "speaker" = the one whose mouth moves with the voice, or
                 "largest".
@@ -54,7 +56,7 @@ class OpenFace:
         """
 
         folder: str = ""
-        binary: str = ""
+        binary: str = field(default="", metadata=PROGRAM)
         fps: float = 0.0
         keep: str = "speaker"
         missing: str = "zero"
@@ -75,11 +77,12 @@ class OpenFace:
                 f"vision.folder={config.folder}",
                 "Name the folder that holds the CSV files.",
             )
-        self._binary = shutil.which(str(Path(config.binary or BINARY).expanduser()))
-        if config.binary and not self._binary:
+        named = config.binary or os.environ.get("MERTOOL_OPENFACE", "")
+        self._binary = shutil.which(str(Path(named or BINARY).expanduser()))
+        if named and not self._binary:
             raise UsageError(
                 "OpenFace's program is not there, or may not be run.",
-                f"vision.binary={config.binary}",
+                f"vision.binary={named}",
                 f"Name its {BINARY}, or leave it out to read CSV files.",
             )
         # The media file the program was last run on: clips of one file follow each other.

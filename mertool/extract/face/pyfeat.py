@@ -7,12 +7,13 @@ import re
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
+from mertool.config import PROGRAM
 from mertool.errors import MertoolError
 from mertool.extract.face.pipeline import COLUMNS, Face, FaceSettings, face_rows
 from mertool.extract.face.pyfeat_process import INSTALL, OLDEST, Process
@@ -68,14 +69,14 @@ class PyFeat:
             missing: Frames without the kept face: "zero", or "interpolate" (linear in time);
                 valid = 0 either way.
             max_faces: Faces of a frame that are followed, the largest ones.
-            python: The Python that has py-feat, `bin/python` of a virtual environment; "" = the
-                one mertool runs on.
+            python: The Python that has py-feat, `bin/python` of a virtual environment; "" = that
+                of the environment variable MERTOOL_PYFEAT_PYTHON, or the one mertool runs on.
             weights: The multi-task weights, a .safetensors file or the folder of one; nothing is
                 downloaded then. "" = py-feat's own cache, filled from the hub.
             batch: Frames that go through the networks together.
         """
 
-        python: str = ""
+        python: str = field(default="", metadata=PROGRAM)
         weights: str = ""
         batch: int = 8
 
@@ -180,6 +181,7 @@ def _largest(faces: list[Face], most: int) -> list[Face]:
 
 def _interpreter(python: str) -> str:
     """The program of the setting `python`."""
+    python = python or os.environ.get("MERTOOL_PYFEAT_PYTHON", "")
     if not python:
         return sys.executable
     # Links stay: by its own path an interpreter knows its environment.
