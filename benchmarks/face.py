@@ -52,6 +52,7 @@ def main() -> int:
     folders = {"grid": folder}
     if "speed" in parts:
         folders["720p"] = common.folder(args.large, "ravdess_video")
+    actor = crema(args.crema)
     result: dict[str, Any] = {"data": folder.name}
     for part in parts:
         common.say(part)
@@ -63,7 +64,7 @@ def main() -> int:
             clips = some_clips(folder)
             result[part] = odd_faces.measure(clips[0], clips[-1])
         else:
-            result[part] = module(part).measure(folder, crema(args.crema))
+            result[part] = module(part).measure(folder, actor, common.say)
     return common.finish(args, result, misses(result), lines(result), key_figure(result))
 
 

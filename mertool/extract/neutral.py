@@ -18,7 +18,8 @@ class Neutral:
     """Medians of each speaker, by stream.
 
     A speaker's median is that of the medians of his clips, so that a long clip does not outweigh
-    the others. Only rows with `valid` above 0 count, and only they are changed.
+    the others. Only rows with `valid` above 0 count. They are changed, and so are rows interpolated
+    between them; rows of zeros stay zeros.
 
     Args:
         streams: The streams of the output; those with the attribute `BY_SPEAKER` are concerned.
@@ -50,5 +51,5 @@ class Neutral:
         for name, (columns, valid) in self._columns.items():
             if (name, speaker) in self._rest:
                 values = rows[name].values
-                seen = np.flatnonzero(values[:, valid] > 0)
-                values[np.ix_(seen, columns)] -= self._rest[name, speaker]
+                filled = (values[:, valid] > 0) | values[:, columns].any(axis=1)
+                values[np.ix_(np.flatnonzero(filled), columns)] -= self._rest[name, speaker]

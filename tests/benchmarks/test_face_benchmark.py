@@ -65,7 +65,7 @@ def test_memory_check(script):
     steady = [4.0, 4.02, 4.0, 3.98, 4.0]
     good = {"facemesh": grown([200.0, 219.0], steady)}
     assert memory.misses(good) == []
-    assert memory.key(good) == "facemesh memory 1.10, time 1.00 +- 0.01"
+    assert memory.key(good) == "facemesh memory 1.09, time 1.00 +- 0.01"
     assert "last time over first 1.000, noise 0.00" in memory.lines(good)[-1]
     assert "1.11 times" in memory.misses({"pyfeat": grown([200.0, 180.0], steady)})[0]
     # A slow growth is no noise, noise alone is no growth, and too much of it tells nothing.

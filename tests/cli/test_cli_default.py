@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -84,11 +85,18 @@ def test_no_face(made):
 
 def test_two_faces(made):
     report, file = made
+    columns = list(file.streams["vision"].columns)
     one, two = (file[name].streams["vision"].values for name in ("alone", "pair"))
-    assert (two[:, -1] == 1).all()
-    assert any("more than one face; the largest is used" in n for n in notes(report, "pair"))
+    assert columns[-3:] == ["faces", "track", "valid"]
+    assert (two[:, [-3, -1]] == [2, 1]).all() and (one[:, [-3, -1]] == 1).all()
+    note = r"10 of 10 frames show more than one face, 2 tracks in all; kept: track \d, .+"
+    assert any(re.fullmatch(note, n) for n in notes(report, "pair"))
     # The face that is followed is the large one, the same as in the clip with it alone.
-    assert np.abs(two[-1, :204] - one[-1, :204]).mean() < 0.03
+    units = [i for i, name in enumerate(columns) if name.endswith("_geo")]
+    pose = [columns.index(name) for name in ("pitch", "yaw", "roll")]
+    assert len(units) == 16
+    assert np.abs(two[-1, units] - one[-1, units]).mean() < 0.03
+    assert np.abs(two[-1, pose] - one[-1, pose]).max() < 3
     assert not any("more than one face" in n for n in notes(report, "alone"))
 
 

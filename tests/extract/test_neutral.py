@@ -22,7 +22,7 @@ def rows(values: list[list[float]]) -> dict[str, Rows]:
 def test_median_of_clip_medians_comes_off_valid_rows_of_named_columns() -> None:
     streams = {"vision": Stream(("a", "b", "valid"), {BY_SPEAKER: '["a"]'})}
     clips = [
-        ("ann", rows([[1, 5, 1], [2, 5, 1], [9, 5, 1], [70, 0, 0]])),  # median 2
+        ("ann", rows([[1, 5, 1], [2, 5, 1], [9, 5, 1], [7, 0, 0], [0, 0, 0]])),  # median 2
         ("ann", rows([[4, 5, 1]])),  # median 4
         ("ann", rows([[10, 5, 1], [12, 5, 1]])),  # median 11
         ("bob", rows([[100, 5, 1]])),
@@ -31,7 +31,10 @@ def test_median_of_clip_medians_comes_off_valid_rows_of_named_columns() -> None:
     neutral = Neutral(streams, clips)
     for speaker, made in clips:
         neutral.take_off(speaker, made)
-    assert clips[0][1]["vision"].values.tolist() == [[-3, 5, 1], [-2, 5, 1], [5, 5, 1], [70, 0, 0]]
+    # The fourth row is interpolated, the fifth has nothing in it.
+    assert clips[0][1]["vision"].values.tolist() == [
+        *([-3, 5, 1], [-2, 5, 1], [5, 5, 1], [3, 0, 0], [0, 0, 0])
+    ]
     assert clips[1][1]["vision"].values.tolist() == [[0, 5, 1]]
     assert clips[3][1]["vision"].values.tolist() == [[0, 5, 1]]
 

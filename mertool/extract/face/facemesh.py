@@ -113,7 +113,10 @@ class FaceMesh:
         if self.config.neutral == "clip" and len(rows):
             units = slice(len(measures.ACTION_UNITS))
             seen = rows.values[:, -1] > 0
-            rows.values[seen, units] -= np.median(rows.values[seen, units], axis=0)
+            rest = np.median(rows.values[seen, units], axis=0)
+            # Rows that lie between measured ones follow them; zeros stay zeros.
+            between = self.config.missing == "interpolate"
+            rows.values[seen | between, units] -= rest
         return rows
 
     def _face(self, points: np.ndarray) -> Face:

@@ -64,7 +64,7 @@ CHIN: Points = (152, 148, 377)
 _MIRROR = {
     107: 336, 55: 285, 70: 300, 46: 276, 63: 293, 53: 283, 133: 362, 33: 263,
     159: 386, 158: 385, 160: 387, 145: 374, 144: 373, 153: 380,
-    61: 291,
+    61: 291, 291: 61,
 }  # fmt: skip
 
 # (sign, "gap" = distance of two points | "rise" = height of the first above the second)
@@ -102,7 +102,7 @@ COUPLING: dict[str, dict[str, float]] = {
     "AU12_geo": {"AU02_geo": -0.34},
     "AU15_geo": {"AU02_geo": 0.44},
     "AU17_geo": {"AU12_geo": -0.04},
-    "AU20_geo": {"AU10_geo": 0.29, "AU16_geo": 0.01},
+    "AU20_geo": {"AU10_geo": 0.58, "AU16_geo": 0.01},
     "AU24_geo": {"AU12_geo": 0.09},
     "AU43_geo": {"AU02_geo": 0.38},
 }

@@ -35,6 +35,7 @@ class Mesh:
         self.max_faces, self.model = max_faces, model
         self._follows = max_faces if model else 1  # faces looked for in every frame
         self._looked = -np.inf
+        self._stamp = -1  # milliseconds, of the frame before
         self._graph = self._detector = None
         self._greeted = False  # MediaPipe speaks on stderr with a graph's first frames and face
 
@@ -49,6 +50,7 @@ class Mesh:
             (478, 3) of each face: pixels, x to the picture's right, y up, z to the viewer.
 
         Raises:
+            MertoolError: The given model's points are none of a face.
             Exception: Whatever MediaPipe raises where it or its models are missing or broken.
         """
         with nullcontext() if self._greeted else quiet_stderr():
@@ -56,7 +58,15 @@ class Mesh:
         height, width = image.shape[:2]
         # MediaPipe: x and z in picture widths, y in heights; y down, z away from the viewer.
         scale = np.array([width, -height, -width])
-        return [np.array([(p.x, p.y, p.z) for p in face]) * scale for face in found]
+        faces = [np.array([(p.x, p.y, p.z) for p in face]) * scale for face in found]
+        if self.model and any(len(face) != POINTS or not face[:, 2].any() for face in faces):
+            # What MediaPipe makes of a model with another output, without a word.
+            raise MertoolError(
+                f"The model of a face does not give {POINTS} points in space.",
+                self.model,
+                "Give a face_landmarker task file as MediaPipe publishes it.",
+            )
+        return faces
 
     def _look(self, image: np.ndarray, time: float) -> list[Any]:
         if self.model:
@@ -64,7 +74,9 @@ class Mesh:
 
             self._graph = self._graph or _landmarker(self.model, self.max_faces)
             picture = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=image)
-            found = self._graph.detect_for_video(picture, round(time * 1000)).face_landmarks
+            # Whole milliseconds, none twice: frames may be nearer to each other.
+            self._stamp = max(self._stamp + 1, round(time * 1000))
+            found = self._graph.detect_for_video(picture, self._stamp).face_landmarks
         else:
             if self._follows < self.max_faces and time >= self._looked + LOOK:
                 self._looked = time

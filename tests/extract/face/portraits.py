@@ -65,6 +65,7 @@ def task_file(path: Path, irises: Sequence[int]) -> Path:
 
     Its model of the mesh knows no irises: points `irises` of the face stand for them.
     """
+    import flatbuffers
     from mediapipe.tasks.metadata import schema_py_generated as schema
 
     plain = (models() / "face_landmark" / "face_landmark.tflite").read_bytes()
@@ -96,21 +97,10 @@ def task_file(path: Path, irises: Sequence[int]) -> Path:
     gather.builtinOptions.axis = 3
     graph.operators.append(gather)
     graph.outputs = np.array([points_at, *graph.outputs[1:]], np.int32)
-    return zipped(path, _packed(model))
-
-
-def _packed(model: object) -> bytes:
-    import flatbuffers
-
     builder = flatbuffers.Builder(1 << 20)
     builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
-
-
-def zipped(path: Path, mesh: bytes) -> Path:
-    """A task file with the wheel's detector and this model of the mesh."""
     detector = models() / "face_detection" / "face_detection_short_range.tflite"
     with zipfile.ZipFile(path, "w") as file:
         file.write(detector, "face_detector.tflite")
-        file.writestr("face_landmarks_detector.tflite", mesh)
+        file.writestr("face_landmarks_detector.tflite", bytes(builder.Output()))
     return path

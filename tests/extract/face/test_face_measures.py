@@ -163,14 +163,19 @@ def all_measures(mesh: np.ndarray) -> np.ndarray:
     return np.concatenate([action_units(head), eyes_and_mouth(head)])
 
 
-def changed(before: np.ndarray, change: dict[str, float]) -> np.ndarray:
-    return before + [change.get(unit.removesuffix("_geo"), 0.0) for unit in UNITS]
+def changed(change: dict[str, float]) -> np.ndarray:
+    """The measures at rest, and what was added to them."""
+    return np.array(list(AT_REST.values())) + [
+        change.get(unit.removesuffix("_geo"), 0.0) for unit in UNITS
+    ]
 
 
 def test_columns() -> None:
     assert (*AT_REST, "pitch", "yaw", "roll", *EYES_AND_MOUTH) == COLUMNS
     assert len(set(COLUMNS)) == len(COLUMNS) == 24
-    assert set(COUPLING) <= set(UNITS) and all(set(other) < set(UNITS) for other in COUPLING.values())
+    assert set(COUPLING) <= set(UNITS) and all(
+        set(other) < set(UNITS) for other in COUPLING.values()
+    )
 
 
 # Action units
@@ -184,7 +189,7 @@ def test_a_face_at_rest() -> None:
 def test_action_units_by_hand(move: str) -> None:
     points, by, change = MOVES[move]
     raw = raw_action_units(shifted(made_up(), points, by))
-    np.testing.assert_allclose(raw, changed(list(AT_REST.values()), change), atol=1e-12)
+    np.testing.assert_allclose(raw, changed(change), atol=1e-12)
 
 
 def test_every_action_unit_is_moved_by_hand() -> None:
@@ -203,9 +208,7 @@ def test_half_a_face_counts_half(move: str, side: int) -> None:
     half = {unit: value / 2 for unit, value in change.items()}
     if move == "lip corners down":
         half["AU20"] = hypot(0.44, 0.12) - 0.44
-    np.testing.assert_allclose(
-        raw_action_units(moved), changed(list(AT_REST.values()), half), atol=1e-12
-    )
+    np.testing.assert_allclose(raw_action_units(moved), changed(half), atol=1e-12)
 
 
 def test_each_point_of_a_group_counts_alike() -> None:
@@ -240,21 +243,23 @@ def test_coupling_is_taken_off() -> None:
 
 
 def test_eyes_and_mouth_by_hand() -> None:
-    head = made_up()  # its eyes are 0.3 wide, its lips 0.4
+    head = made_up()  # its right eye is 0.3 wide, its lips 0.4
+    head[362] = 0.26, 0, 0  # its left one 0.24
+    head[473] = 0.38, 0, 0  # in the middle
     for upper, lower, height in (
         (160, 144, 0.09), (158, 153, 0.15), (387, 373, 0.06), (385, 380, 0.06),
         (81, 178, 0.03), (13, 14, 0.05), (311, 402, 0.04),
     ):  # fmt: skip
         head[lower] = head[upper] - [0, height, 0]
     head[468] += [0.06, 0.03, 0]
-    head[473] += [0.03, 0.015, 0]
+    head[473] += [0.03, 0.012, 0]
     found = dict(zip(EYES_AND_MOUTH, eyes_and_mouth(head), strict=True))
     # (|p2 - p6| + |p3 - p5|) / (2 |p1 - p4|)
     assert found["ear_right"] == pytest.approx((0.09 + 0.15) / (2 * 0.3), abs=1e-12)
-    assert found["ear_left"] == pytest.approx((0.06 + 0.06) / (2 * 0.3), abs=1e-12)
+    assert found["ear_left"] == pytest.approx((0.06 + 0.06) / (2 * 0.24), abs=1e-12)
     assert found["mar"] == pytest.approx((0.03 + 0.05 + 0.04) / (3 * 0.4), abs=1e-12)
-    assert found["gaze_x"] == pytest.approx((0.2 + 0.1) / 2, abs=1e-12)
-    assert found["gaze_y"] == pytest.approx((0.1 + 0.05) / 2, abs=1e-12)
+    assert found["gaze_x"] == pytest.approx((0.06 / 0.3 + 0.03 / 0.24) / 2, abs=1e-12)
+    assert found["gaze_y"] == pytest.approx((0.03 / 0.3 + 0.012 / 0.24) / 2, abs=1e-12)
 
 
 def test_gaze_straight_ahead_is_0() -> None:
