@@ -17,7 +17,7 @@ from mertool.cli.common import table
 from mertool.types import Clip
 
 EXTRACTORS = ("facemesh", "pyfeat")
-PIECES = 20  # of the longest clip
+PIECES, PARTS = 20, 12  # of the longest clip; of each piece
 FLAT = 1.1  # largest peak over smallest
 SHORT, RUNS = 60.0, 3  # up to so many seconds a clip is extracted so often
 EQUAL, NOISES, NOISIEST = 0.05, 3.0, 0.05
@@ -56,7 +56,7 @@ def watched(path: Path, vision: str, piece: float, stub: Path, runs: int) -> dic
         BenchmarkError: It failed.
     """
     out = path.with_suffix(".h5")
-    given = {"file": str(path), "out": str(out), "vision": vision, "piece": piece}
+    given = {"file": str(path), "out": str(out), "vision": vision, "piece": piece / PARTS}
     ran = [apart("watch", [stub], **given) for _ in range(runs)]
     made = sorted(ran, key=lambda one: one["peak"] + one["worker"])[runs // 2]
     with mertool.open(out) as file:
@@ -76,7 +76,9 @@ def watched(path: Path, vision: str, piece: float, stub: Path, runs: int) -> dic
 
 
 def per_frame(marks: list[list[float]]) -> tuple[int, list[float], list[float]]:
-    """Number of frames, and CPU and wall milliseconds per frame between marks.
+    """Number of frames, and CPU and wall milliseconds per frame of each piece.
+
+    Of the parts of a piece, the median: what else the machine does for a moment is left out.
 
     Args:
         marks: (frames so far, CPU seconds, wall seconds), as face_runs.py gives them.
@@ -88,6 +90,8 @@ def per_frame(marks: list[list[float]]) -> tuple[int, list[float], list[float]]:
     usual = median(step[0] for step in steps)
     steps = [step for step in steps if step[0] > usual / 3]  # a rest at the end is no piece
     cpu, wall = ([1000 * step[i] / step[0] for step in steps] for i in (1, 2))
+    firsts = range(0, len(steps), PARTS)
+    cpu, wall = ([median(ms[i : i + PARTS]) for i in firsts] for ms in (cpu, wall))
     return int(marks[-1][0]), cpu, wall
 
 

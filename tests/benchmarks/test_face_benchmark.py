@@ -84,12 +84,15 @@ def test_memory_check(script):
     assert len(memory.misses({"facemesh": lost})) == 1
 
 
-def test_time_per_frame(script):
+def test_time_per_frame(script, monkeypatch):
     memory = script("face_memory")
+    monkeypatch.setattr(memory, "PARTS", 1)
     marks = [[25, 1.0, 11.0], [50, 1.1, 11.2], [100, 1.3, 11.6], [150, 1.55, 12.0], [151, 2, 14]]
     frames, cpu, wall = memory.per_frame(marks)
     assert frames == 151
     assert cpu == pytest.approx([4, 4, 5]) and wall == pytest.approx([8, 8, 8])
+    monkeypatch.setattr(memory, "PARTS", 3)
+    assert memory.per_frame(marks)[1] == pytest.approx([4])  # of a piece of three parts
 
 
 def test_frames_are_watched(script):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mertool.extract.face.voice import energy, excess
+from mertool.extract.face.voice import agreement, energy, excess
 from mertool.types import Clip
 
 COLUMNS = ("faces", "track", "valid")
@@ -23,6 +23,8 @@ _OVERLAP = 0.3
 # Seconds that a track outlives its face: detectors miss a face for some frames in a turn of the
 # head or behind a hand. Later, another face may well be at its place.
 _ALIVE = 1.0
+# Weight of a mouth that opens with each syllable against one that moves while the voice is loud.
+_SYNC = 4.0
 
 
 @dataclass
@@ -172,10 +174,12 @@ class Tracks:
         kept: so a face that leaves and comes back goes on, and so does one in the next shot, but
         a face seen beside the kept one never takes its place.
 
-        Best for "largest" is the largest sum of box areas. Best for "speaker" is the largest sum,
-        over every two frames of the track that follow each other, of |change of the mouth's
-        opening| times the level of the sound around them (dB) less its mean over the clip; where
-        that is no more than 0, and among equals, the largest is best.
+        Best for "largest" is the largest sum of box areas. Best for "speaker" is the largest total
+        of two. The sum, over every two frames of the track that follow each other, of |change of
+        the mouth's opening| times the level of the sound around them (dB) less its mean over the
+        clip, which tells who talks from who is still; and 4 times `voice.agreement`, which tells
+        apart two who talk at the same time. Where no total is above 0, and among equals, the
+        largest is best.
 
         Args:
             clip: For its sound, which is read only where a frame shows more than one face.
@@ -223,6 +227,11 @@ class Tracks:
         mouth, times = np.array(self._mouth), np.array(self._times)
         loud = excess(step, rms, times[frame[a]], times[frame[b]])
         score = np.bincount(track[a], loud * np.abs(mouth[b] - mouth[a]), self.number + 1)
+        ends = np.cumsum(np.bincount(track, minlength=self.number + 1))
+        for number in range(1, self.number + 1):
+            own = order[ends[number - 1] : ends[number]]
+            for run in np.split(own, np.flatnonzero(np.diff(frame[own]) > 1) + 1):
+                score[number] += _SYNC * agreement(step, rms, times[frame[run]], mouth[run])
         score = np.maximum(score, 0)
         return score, "" if score.any() else "no mouth moves with the sound"
 

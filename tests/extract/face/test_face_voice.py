@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
 import pytest
 from face_clips import FrameClip
 
-from mertool.extract.face.voice import STEP, energy, excess
+from mertool.extract.face.voice import STEP, agreement, energy, excess
 from mertool.types import Clip
 
 RATE = 16000
@@ -92,3 +93,56 @@ def test_real_speech(shared: Path) -> None:
     step, rms = energy(clip)
     assert 2.8 < len(rms) * step < 3.2
     assert rms[90:150].mean() > 10 * rms[5:30].mean()
+
+
+@pytest.mark.parametrize("fps", [25, 10, 50])
+def test_agreement_is_a_sum_of_swift_changes(fps: int) -> None:
+    """Against the definition, frame by frame and millisecond by millisecond."""
+    random = np.random.default_rng(fps)
+    rms, times = random.random(150), np.arange(round(1.4 * fps)) / fps
+    mouth = random.random(len(times))
+    above = np.repeat(60 + 20 * np.log10(np.maximum(rms / rms.max(), 1e-3)), 10)
+    level = [
+        above[max(round(1000 * t) - 20, 0) : round(1000 * t) + 100].mean() for t in times.round(3)
+    ]
+    near = [np.abs(times - t) <= max(0.12, 1.5 / fps) + 1e-6 for t in times]
+    expected = sum(
+        (mouth[i] - mouth[n].mean()) * (level[i] - np.array(level)[n].mean())
+        for i, n in enumerate(near)
+    )
+    assert agreement(0.01, rms, times, mouth) == pytest.approx(expected, rel=1e-6)
+
+
+def test_agreement_of_nothing() -> None:
+    times, open_mouth = np.arange(20) / 25, np.full(20, 0.3)
+    assert agreement(0.01, np.ones(100), times, np.arange(20.0)) == 0
+    assert agreement(0.01, np.zeros(100), times, np.arange(20.0)) == 0
+    assert agreement(0.01, np.arange(100.0), times, open_mouth) == 0
+    assert agreement(0.01, np.ones(100), times[:1], open_mouth[:1]) == 0
+
+
+def test_two_who_talk_at_the_same_time(shared: Path) -> None:
+    """Every two of five people beside each other, with the voice of one: whose mouth is it?"""
+    pytest.importorskip("mediapipe", reason="needs the extra: offline")
+    from mertool.extract.face.measures import head_frame
+    from mertool.extract.face.mesh import Mesh
+    from mertool.extract.face.tracks import Face, Tracks
+
+    mouths, sounds = {}, {}
+    for name in ("bbaf2n", "brbk7n", "lrwp9a", "pwij3p", "sbwe5n"):
+        clip = Clip(name, path=f"{name}.mpg", source=str(shared / "data" / "grid"))
+        mesh = Mesh(1)
+        heads = [head_frame(mesh.faces(image, time)[0])[0] for time, image in clip.frames()]
+        mesh.close()
+        mouths[name] = [float(np.linalg.norm(head[13] - head[14])) for head in heads]
+        sounds[name] = clip.audio(4000)
+    right = 0
+    for speaker, other in permutations(mouths, 2):
+        tracks = Tracks(1)
+        for i, pair in enumerate(zip(mouths[speaker], mouths[other], strict=True)):
+            boxes = np.array([[0, 0, 100, 100], [200, 0, 300, 100]])
+            faces = [Face(b, np.zeros(1), m) for b, m in zip(boxes, pair, strict=True)]
+            tracks.add(0.04 * i, faces)
+        clip = FrameClip([], sound=sounds[speaker], rate=4000)
+        right += tracks.choose(clip, "speaker").kept == (1,)
+    assert right >= 18  # of 20; who moves the lips more is right 14 times
