@@ -14,6 +14,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent))  # for `media_samples`
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse names made of sets: their order, and so the test, differs from process to process."""
+    for item in items:
+        values = getattr(getattr(item, "callspec", None), "params", {}).values()
+        if any(isinstance(v, (set, frozenset)) and str(v) in item.name for v in values):
+            raise pytest.UsageError(f"{item.nodeid}: named by a set; give a list")
+
+
 @pytest.fixture
 def shared() -> Path:
     """The folder of shared data: $MERTOOL_SHARED, or `shared` beside the repository."""
