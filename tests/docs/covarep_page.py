@@ -38,9 +38,9 @@ import soundfile
 from mertool.extract.covarep.features import COLUMNS, covarep
 from mertool.extract.covarep.pitch import pitch_srh
 
-x, fs = soundfile.read("speech.wav")        # one channel; 8 to 48 kHz
-rows = covarep(x, fs)                       # (T, 74), 100 rows per second
-pitch = pitch_srh(x, fs)                    # every stage alone: pitch.f0, pitch.voiced, ...
+x, fs = soundfile.read("speech.wav")  # one channel; 8 to 48 kHz
+rows = covarep(x, fs)  # (T, 74), 100 rows per second
+pitch = pitch_srh(x, fs)  # every stage alone: pitch.f0, pitch.voiced, ...
 ```
 
 Row k stands for sample 79 + 160 k at 16 kHz, its cell for that +- 5 ms. Other rates are resampled to
