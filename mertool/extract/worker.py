@@ -109,7 +109,8 @@ def part_name(clip: Clip, plans: list[StreamPlan]) -> str:
     what = [
         [plan.modality, plan.key()] for plan in plans
     ] + [
-        clip.id, clip.path, clip.source, clip.start, clip.end, clip.text, clip.language, stamp
+        clip.id, clip.path, clip.source, clip.start, clip.end, clip.text, clip.language, stamp,
+        [[word.start, word.end, word.score] for word in clip.words or ()],
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:24] + ".h5"
 
@@ -236,7 +237,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def measure(clip: Clip) -> Clip:
-    """Check the clip's media and fill in its true end and its hash.
+    """Check the clip's media and fill in its true end, its hash and the words of its transcript.
 
     Raises:
         MediaError: The media cannot be read, or the clip lies behind its end.
@@ -246,6 +247,11 @@ def measure(clip: Clip) -> Clip:
             raise MediaError(
                 "The file's name is not valid UTF-8.", readable(text), "Give it another name."
             )
+    words = clip.words
+    if words is None:
+        words = [Word(clip.text[a:b], 0.0, 0.0) for a, b in split_words(clip.text)]
+    if not clip.path:  # a transcript alone, of an imported file
+        return dataclasses.replace(clip, words=words)
     info = media.probe(clip.media)
     end = info.duration if clip.end is None else min(clip.end, info.duration)
     if clip.start >= info.duration:
@@ -260,7 +266,6 @@ def measure(clip: Clip) -> Clip:
             MertoolWarning,
             stacklevel=2,
         )
-    words = [Word(clip.text[a:b], 0.0, 0.0) for a, b in split_words(clip.text)]
     return dataclasses.replace(clip, end=end, sha256=sha256(clip.media), words=words)
 
 
