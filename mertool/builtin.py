@@ -23,6 +23,12 @@ def register_extractors(register: Register) -> None:
         summary="Token states of any Hugging Face encoder (id or local folder)",
     )
     register(
+        "glove",
+        "mertool.extract.glove:Glove",
+        modality="text",
+        summary="Word vectors of your own file, GloVe's or another's, memory-mapped",
+    )
+    register(
         "covarep",
         "mertool.extract.covarep.extractor:Covarep",
         modality="audio",
@@ -93,6 +99,16 @@ def register_aligners(register: Register) -> None:
         "pocketsphinx",
         "mertool.align.sphinx:Pocketsphinx",
         summary="English forced alignment with the packaged acoustic model, offline",
+    )
+    register(
+        "ctc",
+        "mertool.align.ctc:CTC",
+        summary="Forced alignment with any wav2vec2-style CTC model (id or local folder)",
+    )
+    register(
+        "file",
+        "mertool.align.file:File",
+        summary="Word times of another program, from whisperX JSON, TextGrid or .align files",
     )
 
 

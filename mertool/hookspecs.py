@@ -37,7 +37,7 @@ def register_aligners(register: Register) -> None:
 
     Facts: summary, waivers.
 
-    Checks: import, config, words, order, inside, scores, empty, silence, repeat.
+    Checks: import, config, words, order, inside, scores, empty, silence, together, repeat.
     """
 
 

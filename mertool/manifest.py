@@ -11,9 +11,12 @@ from pathlib import Path
 
 from mertool.errors import DataError, did_you_mean
 from mertool.media import SUFFIXES
+from mertool.transcripts import files
 from mertool.types import Clip, Label
 
-_KNOWN = ("clip_id", "path", "start", "end", "text", "language", "speaker", "split")
+_KNOWN = (
+    "clip_id", "path", "start", "end", "text", "transcript", "language", "speaker", "split"
+)  # fmt: skip
 _SPLITS = {
     "": "", "train": "train", "valid": "valid", "val": "valid", "dev": "valid", "test": "test"
 }  # fmt: skip
@@ -28,12 +31,14 @@ class Manifest:
         labels: What each label column means.
         ignored: Number of media files in the folders that no manifest lists.
         name: Name of the data set: that of the first folder.
+        transcripts: {clip id: file with the transcript of its recording}, where there is one.
     """
 
     clips: list[Clip] = field(default_factory=list)
     labels: list[Label] = field(default_factory=list)
     ignored: int = 0
     name: str = ""
+    transcripts: dict[str, Path] = field(default_factory=dict)
 
 
 @dataclass
@@ -43,6 +48,7 @@ class _Row:
     clip: Clip
     cells: dict[str, str]
     where: str
+    transcript: Path | None = None
 
 
 def read(
@@ -54,7 +60,8 @@ def read(
         sources: Media files, folders (a manifest.csv or MMSA label.csv in one is used by itself)
             or manifest CSV files.
         manifest: A manifest for the sources; its paths are relative to itself, else to a source.
-        sidecar: Take a clip's transcript from a .txt file beside it where the manifest has none.
+        sidecar: Look for transcript files: the manifest's, and for a clip without text the file
+            beside its medium. They are named, not read.
 
     Returns:
         The clips in manifest order, then in path order.
@@ -98,10 +105,7 @@ def read(
     found.labels = _label_rows(rows)
     found.clips = [row.clip for row in rows]
     if sidecar:
-        for clip in found.clips:
-            # The .txt is the transcript of the whole file, not of a stretch of it.
-            if not clip.text and clip.start == 0 and clip.end is None:
-                clip.text = _sidecar(clip.media)
+        found.transcripts = {row.clip.id: path for row in rows if (path := _transcript(row))}
     first = Path(manifest).absolute() if manifest is not None else folders[0]
     found.name = first.name if first.is_dir() else first.parent.name
     return found
@@ -132,9 +136,9 @@ def _listing(source: Path) -> Path | None:
 def _scan(folder: Path) -> list[Path]:
     """Media files below a folder, in path order; hidden ones are left out."""
     paths = []
-    for root, folders, files in os.walk(folder):
+    for root, folders, names in os.walk(folder):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
-        for name in files:
+        for name in names:
             if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
                 paths.append(Path(root) / name)
     return sorted(paths)
@@ -231,7 +235,19 @@ def _row(cells: dict[str, str], path: Path, roots: list[Path], where: str) -> _R
     clip.end = _seconds(cells, "end", where)
     if clip.end is not None and clip.end <= clip.start:
         raise DataError("A clip ends before it starts.", where, "Mend start or end (seconds).")
-    return _Row(clip, {k: v for k, v in cells.items() if k not in _KNOWN}, where)
+    transcript = None
+    if name := cells.get("transcript"):
+        transcript = next(
+            (r / name for r in [path.parent, *roots] if os.path.isfile(r / name)), None
+        )
+        if transcript is None:
+            raise DataError(
+                "A transcript file is missing.",
+                f"{where}: {name}",
+                "The column transcript names a file, relative to the manifest, or is empty.",
+            )
+    labels = {k: v for k, v in cells.items() if k not in _KNOWN}
+    return _Row(clip, labels, where, transcript)
 
 
 def _mmsa_row(cells: dict[str, str], path: Path, where: str) -> _Row:
@@ -325,10 +341,13 @@ def _label_rows(rows: list[_Row]) -> list[Label]:
     return labels
 
 
-def _sidecar(media: Path) -> str:
-    """The transcript in the .txt file beside a media file, or ""."""
-    try:
-        text = media.with_suffix(".txt").read_text(encoding="utf-8-sig", errors="replace")
-    except OSError:
-        return ""
-    return " ".join(text.replace("\x00", "").split())
+def _transcript(row: _Row) -> Path | None:
+    """The file with the transcript of a clip's recording: the manifest's, or the one beside it."""
+    clip = row.clip
+    if row.transcript is not None or clip.text:
+        return row.transcript
+    path = files.beside(clip.media)
+    # A .txt has no times: nobody knows which part of it belongs to a part of the recording.
+    if path is not None and path.suffix.lower() == ".txt" and (clip.start or clip.end is not None):
+        return None
+    return path

@@ -48,6 +48,8 @@ def run(
     run: str | Path,
     sources: Sequence[str | Path] | str | Path,
     *,
+    transcript: str = "sidecar",
+    settings: Sequence[str] = (),
     device: str = "auto",
     jobs: int = 1,
     progress: bool = False,
@@ -59,6 +61,10 @@ def run(
     Args:
         run: Run folder, or a model.safetensors.
         sources: Media files, folders, manifests, or one feature file.
+        transcript: Where the words of raw media come from: "sidecar", "asr" or "none", as for
+            `mertool.extract`.
+        settings: Settings of the recogniser, "asr.engine=whisper" say, and of the aligner
+            ("align.key=value"), in place of those that the model was trained with.
         device: "auto", "cpu" or "cuda".
         jobs: Processes for extraction and alignment.
         progress: Show progress bars on a terminal's stderr.
@@ -76,7 +82,8 @@ def run(
     sources = [sources] if isinstance(sources, str | Path) else list(sources)
     report = PredictReport()
     with tempfile.TemporaryDirectory(prefix="mertool-predict-") as folder:
-        features = _features(trained[0], sources, Path(folder), jobs, progress, report)
+        words = {"transcript": transcript, "settings": settings}
+        features = _features(trained[0], sources, Path(folder), words, jobs, progress, report)
         preds = []
         with FeatureFile(features) as file:
             for fold in dict.fromkeys(model.fold for model in fusion):
@@ -100,7 +107,8 @@ def run(
         raise DataError(
             "None of the clips could be scored.",
             f"The first, {name}, failed at {stage}: {error}",
-            "A model trained on aligned words needs transcripts: a manifest, or .txt files beside.",
+            "A model trained on aligned words needs transcripts: in a manifest, beside the media, "
+            "or by --transcript asr.",
         )
     return report
 
@@ -109,6 +117,7 @@ def _features(
     trained: Trained,
     sources: list[str | Path],
     folder: Path,
+    words: dict[str, Any],
     jobs: int,
     progress: bool,
     report: PredictReport,
@@ -130,27 +139,45 @@ def _features(
                 "Predict from a feature file instead.",
             )
         chosen[name] = extractor
-        cls = registry().load("extractor", extractor)
-        fields = dataclasses.fields(settings_of(cls, f'the extractor "{extractor}"'))
-        programs = {f.name for f in fields if f.metadata.get("program")}
-        for key, value in json.loads(made["attrs"]["config"]).items():
-            if key in programs:  # a model may be anybody's: it starts no program of its choice
-                continue
-            # A text stands in a setting as it is, anything else as TOML (which JSON's values are).
-            text = value if isinstance(value, str) else json.dumps(value)
-            settings.append(f"{name}.{key}={text}")
+        settings += _settings("extractor", extractor, name, made["attrs"]["config"])
     features = folder / "features.h5"
-    made = extract.run(sources, features, **chosen, settings=settings, jobs=jobs, progress=progress)
+    to_align = [s for s in words["settings"] if s.startswith("align.") and trained.alignment]
+    to_extract = [s for s in words["settings"] if s not in to_align]
+    made = extract.run(
+        sources, features, **chosen, transcript=words["transcript"],
+        settings=settings + to_extract, jobs=jobs, progress=progress,
+    )  # fmt: skip
     report.failures += made.failures
     report.notes += made.notes
     if not trained.alignment:
         return features
     aligned = folder / "aligned.h5"
     given = {k: v for k, v in trained.alignment.items() if v}
-    made = align.run(features, aligned, **given, jobs=jobs, progress=progress)
+    config = given.pop("aligner_config", "")
+    name = given.get("aligner", align.DEFAULT)
+    settings = _settings("aligner", name, "align", config) if config else []
+    settings = [s for s in settings if not s.startswith(tuple(_key(t) for t in to_align))]
+    settings += to_align
+    made = align.run(features, aligned, **given, settings=settings, jobs=jobs, progress=progress)
     report.failures += [f for f in made.failures if f not in report.failures]
     report.notes += made.warnings
     return aligned
+
+
+def _key(setting: str) -> str:
+    return setting.partition("=")[0] + "="
+
+
+def _settings(kind: str, name: str, section: str, config: str) -> list[str]:
+    """The recorded settings of a plugin, as they are given to a stage."""
+    fields = dataclasses.fields(settings_of(registry().load(kind, name), f'the {kind} "{name}"'))
+    programs = {f.name for f in fields if f.metadata.get("program")}
+    return [
+        # A text stands in a setting as it is, anything else as TOML (which JSON's values are).
+        f"{section}.{key}={value if isinstance(value, str) else json.dumps(value)}"
+        for key, value in json.loads(config).items()
+        if key not in programs  # a model may be anybody's: it starts no program of its choice
+    ]
 
 
 callable_stage(__name__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -69,6 +70,23 @@ def in_workers(
     finally:
         # After Ctrl-C or an error the rest is not worth waiting for.
         pool.shutdown(kill_workers=not finished)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep torch to one thread: its last digits, and so the results, would vary with their number.
+
+    More come from more processes.
+    """
+    torch = sys.modules.get("torch")  # not imported where nobody needs it
+    before = torch.get_num_threads() if torch else 0
+    if torch:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if torch:
+            torch.set_num_threads(before)
 
 
 @contextmanager

@@ -45,6 +45,9 @@ def split_words(text: str) -> list[tuple[int, int]]:
     """
     spans: list[tuple[int, int]] = []
     for token in re.finditer(r"\S+", text):
+        if token[0].isascii():  # nothing to look for in there, and most are
+            spans.append(token.span())
+            continue
         start, single = token.start(), False  # single: the open run is one unspaced letter
         for i in range(token.start(), token.end()):
             unspaced = _is_unspaced_letter(text[i])

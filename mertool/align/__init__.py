@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mertool.align.place import Found, Plan, aligner_of, needs_media, place_words
 from mertool.align.pool import POOLS, by_segments, by_words
-from mertool.config import resolve, settings_of
+from mertool.config import resolve, settings_of, to_dict
 from mertool.errors import DataError, UsageError, one_line
 from mertool.processes import check_jobs
 from mertool.registry import registry
 from mertool.stage import callable_stage
 from mertool.store import FeatureFile, Stream, Writer, check_output, json_attr
 from mertool.types import Clip
+
+DEFAULT = "pocketsphinx"  # aligner of words without times, where none is named
 
 
 @dataclass
@@ -50,7 +53,7 @@ def run(
     out: str | Path,
     *,
     to: str = "word",
-    aligner: str = "pocketsphinx",
+    aligner: str | None = None,
     pool: str = "mean",
     media: str | Path | None = None,
     settings: Sequence[str] = (),
@@ -61,7 +64,8 @@ def run(
 ) -> AlignReport:
     """Align a feature file: give all streams of a clip the same rows.
 
-    Words get their times from the file if it has them, else from the aligner. With `to="word"`
+    Words get their times from the file if it has them, else from pocketsphinx; an aligner that is
+    named places all words anew. With `to="word"`
     every stream has one row per word of the transcript. With `to="segments:N"` a clip is cut into
     N equal parts; words are then needed only to place text rows. A stream without rows in a clip
     stays without. The whole is streamed, clip by clip.
@@ -70,7 +74,7 @@ def run(
         source: Feature file that is not aligned.
         out: Feature file to write.
         to: "word" or "segments:N".
-        aligner: Name of a registered aligner.
+        aligner: Name of a registered aligner; None = pocketsphinx, for words without times only.
         pool: "mean" (weighted by overlap and validity), "max" or "last".
         media: Folder that the clips' paths are relative to, if not the one they came from.
         settings: "align.key=value" settings of the aligner.
@@ -91,29 +95,38 @@ def run(
     from tqdm import tqdm
 
     segments, out = _check_usage(to, pool, jobs), Path(out)
-    cls = registry().load("aligner", aligner)
-    config = resolve({"align": settings_of(cls, f'the aligner "{aligner}"')}, settings)["align"]
+    name = aligner or DEFAULT
+    cls = registry().load("aligner", name)
+    config = resolve({"align": settings_of(cls, f'the aligner "{name}"')}, settings)["align"]
     with FeatureFile(source) as file:
         _check_streams(file)
         check_output(out, overwrite)
         use_words = not segments or any(s.text for s in file.streams.values())
-        plan = Plan(segments, pool, use_words, cls, config, str(media) if media else None)
+        plan = Plan(
+            segments, pool, use_words, cls, config, str(media) if media else None, bool(aligner)
+        )
         runs_aligner = use_words and needs_media(file, plan)
-        streams = {
-            name: _aligned_stream(stream, pool, aligner if runs_aligner else "")
-            for name, stream in file.streams.items()
+        # What predict needs to do the same to other clips.
+        made = {
+            "pool": pool,
+            "aligner": name if runs_aligner else "",
+            "aligner_config": json_attr(to_dict(config)) if runs_aligner else "",
+            "realigned": runs_aligner and plan.anew,
         }
+        streams = {key: _aligned_stream(stream, made) for key, stream in file.streams.items()}
         own = ("format", "version", "created", "mertool")  # of each file, set by the writer
         attrs = {key: value for key, value in file.attrs.items() if key not in own}
         attrs |= {"command": command, "alignment": f"segments:{segments}" if segments else "word"}
+        batch = 1
         if runs_aligner:
-            aligner_of(cls, config)  # an aligner that cannot start is no fault of the clips
+            one = aligner_of(cls, config)  # one that cannot start is no fault of the clips
+            batch = one.batch if hasattr(one, "align_many") else 1
         report = AlignReport(out)
         with Writer(out, streams, list(file.labels.values()), attrs) as writer:
             for failure in file.failures:
                 writer.fail(*failure)
             bar = tqdm(
-                place_words(file, plan, jobs if runs_aligner else 1),
+                place_words(file, plan, jobs if runs_aligner else 1, batch),
                 "align",
                 len(file),
                 unit="clip",
@@ -171,13 +184,13 @@ def _check_streams(file: FeatureFile) -> None:
             )
 
 
-def _aligned_stream(stream: Stream, pool: str, aligner: str) -> Stream:
+def _aligned_stream(stream: Stream, made: dict[str, Any]) -> Stream:
     before = {
         key: np.asarray(stream.attrs[key]).item()
         for key in ("rate", "timed")
         if key in stream.attrs
     }
-    attrs = {**stream.attrs, "aligned_from": json_attr(before), "aligner": aligner, "pool": pool}
+    attrs = {**stream.attrs, "aligned_from": json_attr(before), **made}
     # Rows follow the words or the clip's length now: there is no rate.
     return replace(stream, attrs={**attrs, "timed": True, "rate": 0.0})
 

@@ -36,20 +36,22 @@ def pool(
     Returns:
         (W, D) float32.
     """
-    order = np.lexsort((rows.times[:, 1], rows.times[:, 0]))
-    values, times = rows.values[order].astype(np.float64), rows.times[order]
+    values, times = rows.values, rows.times
+    if not (np.diff(times[:, 0]) > 0).all():
+        order = np.lexsort((times[:, 1], times[:, 0]))
+        values, times = values[order], times[order]
     interval, row, weight = _overlaps(times, intervals)
-    pooled = np.empty((len(intervals), values.shape[1]))
+    pooled = np.empty((len(intervals), values.shape[1]), np.float32)
 
     empty = np.bincount(interval, minlength=len(intervals)) == 0
-    distance = np.abs(times.mean(axis=1) - intervals[empty].mean(axis=1, keepdims=True))
-    pooled[empty] = values[distance.argmin(axis=1)]
+    if empty.any():
+        pooled[empty] = values[_nearest(times, intervals[empty])]
 
     if not empty.all():
         # Overlaps are in the order of their interval, so each one's are a run of the list.
         first = np.flatnonzero(np.diff(interval, prepend=-1))
         pooled[~empty] = _reduce(values, row, weight, first, how, valid_column)
-    return pooled.astype(np.float32)
+    return pooled
 
 
 def _overlaps(
@@ -70,6 +72,20 @@ def _overlaps(
     return interval[real], row[real], duration[real]
 
 
+def _nearest(times: np.ndarray, intervals: np.ndarray) -> np.ndarray:
+    """(W,) the row whose centre is nearest to that of each interval, the earlier one of two."""
+    centre, wanted = times.mean(axis=1), intervals.mean(axis=1)
+    order = np.argsort(centre, kind="stable")
+    centre = centre[order]
+    after = np.searchsorted(centre, wanted)
+    # Of rows with one centre, the first.
+    before = np.searchsorted(centre, centre[np.maximum(after - 1, 0)])
+    after = np.minimum(after, len(centre) - 1)
+    gap = np.abs(centre[before] - wanted) - np.abs(centre[after] - wanted)
+    first, last = np.minimum(order[before], order[after]), order[after]
+    return np.where(gap == 0, first, np.where(gap < 0, order[before], last))
+
+
 def _reduce(
     values: np.ndarray,
     row: np.ndarray,
@@ -85,12 +101,14 @@ def _reduce(
         return np.maximum.reduceat(values[row], first)
     if how != "mean":
         raise ValueError(f"{how!r} is none of {POOLS}")
+    summands = values[row].astype(np.float64)
     if valid_column is None:
-        return _mean(values[row], weight, first)
-    valid = _mean(values[row, valid_column, None], weight, first)
+        return _mean(summands, weight, first)
+    valid = _mean(summands[:, valid_column, None], weight, first)
     # A run without any valid row keeps its plain weights.
     plain = np.repeat(valid[:, 0] <= 0, np.diff(first, append=len(row)))
-    pooled = _mean(values[row], np.where(plain, weight, weight * values[row, valid_column]), first)
+    seen = np.where(plain, weight, weight * summands[:, valid_column])
+    pooled = _mean(summands, seen, first)
     pooled[:, valid_column] = valid[:, 0]
     return pooled
 

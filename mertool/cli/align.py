@@ -13,11 +13,16 @@ from mertool.cli import common
 mertool align feats.h5 -o aligned.h5
 mertool align feats.h5 -o aligned.h5 --pool max --media /data/videos
 mertool align feats.h5 -o seg20.h5 --to segments:20
+mertool align feats.h5 -o aligned.h5 --aligner ctc --set align.model=DIR
 """)
 @click.argument("features")
 @click.option("-o", "--output", required=True, help="The aligned feature file to write.")
 @click.option("--to", default="word", show_default=True, help="word, or segments:N.")
-@click.option("--aligner", default="pocketsphinx", show_default=True, help="Forced aligner.")
+@click.option(
+    "--aligner",
+    show_default="pocketsphinx, for words without times only",
+    help="Place all words anew with this aligner.",
+)
 @click.option("--pool", default="mean", show_default=True, help="mean, max or last.")
 @click.option("--media", help="Folder of the media, if it has moved since extraction.")
 @common.set_option

@@ -11,7 +11,7 @@ from mertool.cli import common
 
 @click.group()
 def data() -> None:
-    """Look at feature files, check, divide, import and join them."""
+    """Look at, check, divide, import, export and join feature files."""
 
 
 @common.command("""
@@ -34,6 +34,9 @@ def info(features: str, as_json: bool) -> None:
         f"alignment {content['alignment']}, {content['speakers']} speakers"
     )
     click.echo("splits: " + ", ".join(f"{k} {v}" for k, v in content["splits"].items()))
+    if content["transcript"]:
+        facts = (f"{k} {v}" for k, v in content["transcript"].items() if v != "")
+        click.echo("transcript: " + ", ".join(facts))
     click.echo(f"made {content['created']} by mertool {content['mertool']}: {content['command']}")
     rows = [
         [name, s["extractor"], s["columns"], s["rows"], s["median_rows"], s["longest"],
@@ -107,6 +110,54 @@ def _show_labels(labels: dict[str, dict[str, Any]]) -> None:
     ]  # fmt: skip
     if rows:
         click.echo("\n" + common.table(["label", "task", "values", "missing"], rows))
+
+
+@common.command("""
+mertool data export words aligned.h5 -o words
+mertool data export words aligned.h5 -o grids --as textgrid
+""")
+@click.argument("format")
+@click.argument("features", metavar="FILE")
+@click.option("-o", "--output", required=True, metavar="DIR", help="The folder to write into.")
+@click.option(
+    "--as", "kind", type=click.Choice(["whisperx", "textgrid"]), default="whisperx",
+    show_default=True, help="What the files are.",
+)  # fmt: skip
+@common.overwrite_option
+@common.json_option
+def export(
+    format: str,  # noqa: A002  (what users call it)
+    features: str,
+    output: str,
+    kind: str,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Write what is in a feature file for other programs.
+
+    FORMAT is words: the words with their times, a transcript for each medium, in whisperX's JSON
+    or a TextGrid for Praat. See docs/words.md.
+    """
+    from mertool.errors import UsageError, did_you_mean
+    from mertool.transcripts.export import export
+
+    if format != "words":
+        raise UsageError(
+            f'There is no format "{format}" to export.',
+            did_you_mean(format, ["words"]),
+            "See: mertool data export --help",
+        )
+    report = export(features, output, kind, overwrite)
+    for note in report.notes:
+        common.say(f"Note: {note}")
+    if as_json:
+        common.print_json(report)
+        return
+    words, placed = (sum(file[key] for file in report.files) for key in ("words", "placed"))
+    click.echo(
+        f"{report.out}: {len(report.files)} files, {words} words; words placed, not aligned: "
+        f"{placed}; recordings skipped: {len(report.skipped)}"
+    )
 
 
 @common.command("""
@@ -296,6 +347,7 @@ def _show_rewritten(report: Any, as_json: bool) -> None:
 
 data.add_command(info)
 data.add_command(import_, "import")
+data.add_command(export)
 data.add_command(check)
 data.add_command(split)
 data.add_command(protocols)

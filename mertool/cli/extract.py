@@ -9,24 +9,42 @@ import click
 from mertool.cli import common
 
 
+def _needed(context: click.Context, _: click.Parameter, sources: tuple[str, ...]) -> Any:
+    """Sources may be left out where `--into`, read before them, names a file with clips."""
+    if not (sources or context.params.get("into")):
+        raise click.UsageError("SOURCE is missing: media files, a folder or a manifest.")
+    return sources
+
+
 @common.command("""
 mertool extract videos/ -o feats.h5
 mertool extract videos/ -o feats.h5 -j 4 --resume
 mertool extract speech/ -o audio.h5 --vision none
 mertool extract videos/ -o feats.h5 --text bert --set text.model=./my-bert
+mertool extract interviews/ -o feats.h5 --segment sentences
+mertool extract talk.mp4 -o feats.h5 --transcript asr --set asr.engine=whisper --segment 10
 mertool extract videos/ --into feats.h5 --text bert
+mertool extract --into feats.h5 --text glove --set text.vectors=glove.6B.300d.txt
 """)
-@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.argument("sources", nargs=-1, metavar="[SOURCE...]", callback=_needed)
 @click.option("-o", "--output", help="The feature file to write.")
-@click.option("--into", metavar="FILE", help="Add or replace streams of this feature file.")
+@click.option(
+    "--into", metavar="FILE", is_eager=True, help="Add or replace streams of this feature file."
+)
 @click.option("--manifest", help="CSV with clip_id, path and more; see docs/manifest.md.")
 @click.option("--profile", default="offline", show_default=True, help="Named set of extractors.")
 @click.option("--text", metavar="NAME", help='Extractor of the text stream, or "none".')
 @click.option("--audio", metavar="NAME", help='Extractor of the audio stream, or "none".')
 @click.option("--vision", metavar="NAME", help='Extractor of the vision stream, or "none".')
 @click.option(
-    "--transcript", type=click.Choice(["sidecar", "none"]), default="sidecar", show_default=True,
-    help="Where a clip's words come from: the manifest or the .txt beside it.",
+    "--transcript", type=click.Choice(["sidecar", "asr", "none"]), default="sidecar",
+    show_default=True,
+    help="Where a clip's words come from: the manifest or a file beside it; with asr, what has "
+    "neither is recognised.",
+)  # fmt: skip
+@click.option(
+    "--segment", metavar="HOW", default="",
+    help="Cut recordings into utterances: sentences, cues, or pieces of at most so many seconds.",
 )  # fmt: skip
 @common.set_option
 @common.jobs_option
@@ -43,7 +61,8 @@ def extract(
 ) -> int:
     """Turn raw clips into features, in one file.
 
-    SOURCE is a media file, a folder (its manifest.csv is used by itself) or a manifest.
+    SOURCE is a media file, a folder (its manifest.csv is used by itself) or a manifest; with --into
+    and none, the clips are those of the file.
     The names of extractors are listed by: mertool plugins ls
     """
     from mertool.extract import add_streams, run

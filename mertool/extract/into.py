@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mertool.errors import DataError, UsageError
-from mertool.extract.pipeline import MODALITIES, ExtractReport, run
+from mertool.extract.pipeline import ExtractReport, run
+from mertool.extract.plan import MODALITIES
+from mertool.manifest import Manifest
 from mertool.store import FeatureFile, Writer
 from mertool.types import Clip
 
@@ -28,8 +31,11 @@ def add_streams(
     stay. A clip that fails, or is not in the sources, keeps its place with zero rows of the new
     stream. The file is replaced when all is done, so a stopped run can be resumed.
 
+    Without sources the clips are the file's own, with the transcripts and words that it holds and
+    the media where they were. Text alone needs no media.
+
     Args:
-        sources: Media files, folders or manifests, as for `run`.
+        sources: Media files, folders or manifests, as for `run`; none = the file's own clips.
         features: A feature file that is not aligned.
         text: Extractor of the text stream; None = that stream is left alone.
         audio: The same for audio.
@@ -53,6 +59,14 @@ def add_streams(
             "--into takes --text, --audio or --vision with the name of an extractor.",
             "For example: --into feats.h5 --vision facemesh",
         )
+    own = not isinstance(sources, str | Path) and not sources
+    for key, usual in (("manifest", None), ("transcript", "sidecar"), ("segment", "")):
+        if own and (options.get(key) or usual) != usual:
+            raise UsageError(
+                "Without sources the clips are those of the feature file, as they are.",
+                f"--{key} {options[key]}",
+                f"Name the sources, or leave --{key} out.",
+            )
     with FeatureFile(features) as file:
         if file.alignment != "none":
             raise DataError(
@@ -60,15 +74,32 @@ def add_streams(
                 str(features),
                 "Add the stream to the file that extract wrote, and align again.",
             )
+        listing = _own_clips(file, media=list(chosen) != ["text"]) if own else sources
     extra = features.with_name(f"{features.name}.into.h5")
     names = {m: chosen.get(m, "none") for m in MODALITIES}
     # A run that was stopped while merging has left a whole extraction: resumed, or made again.
     overwrite = extra.exists() and not options.get("resume")
-    report = run(sources, extra, **names, overwrite=overwrite, command=command, **options)
+    report = run(listing, extra, **names, overwrite=overwrite, command=command, **options)
     _merge(features, extra, report, command)
     extra.unlink()
     report.out = str(features)
     return report
+
+
+def _own_clips(file: FeatureFile, media: bool) -> Manifest:
+    """The clips of a feature file; where media are not needed, those that are gone do not matter.
+
+    Raises:
+        DataError: It has none.
+    """
+    if not len(file):
+        raise DataError("The feature file has no clips.", str(file.path), "Name the sources.")
+    clips = []
+    for clip in file.clips(rows=False):
+        clip.words = clip.words or None  # to be found in the transcript
+        there = media or (clip.path and clip.media.is_file())
+        clips.append(clip if there else replace(clip, path="", source=""))
+    return Manifest(clips)
 
 
 def _merge(features: Path, extra: Path, report: ExtractReport, command: str) -> None:
@@ -82,7 +113,8 @@ def _merge(features: Path, extra: Path, report: ExtractReport, command: str) -> 
                 f"{features} begins with {old.ids[0]}, the sources with {new.ids[0]}",
                 "Name the folder or manifest that the file was made from.",
             )
-        attrs = {k: old.attrs[k] for k in ("dataset", "alignment")}
+        kept = ("dataset", "alignment", "transcript")
+        attrs = {k: old.attrs[k] for k in kept if k in old.attrs}
         attrs["command"] = "\n".join(c for c in (str(old.attrs["command"]), command) if c)
         failures = [f for f in old.failures if f not in report.failures] + report.failures
         streams = {**old.streams, **new.streams}
@@ -90,11 +122,13 @@ def _merge(features: Path, extra: Path, report: ExtractReport, command: str) -> 
             report.clips = 0
             for clip in old:
                 rows = {m: r for m, r in clip.streams.items() if m not in new.streams}
-                problem = _problem(clip, new, known)
+                found = new.clip(known[clip.id]) if clip.id in known else None
+                problem = _problem(clip, found)
                 if problem:
                     report.notes.append((clip.id, problem))
                 else:
-                    rows |= new.clip(known[clip.id]).streams
+                    rows |= found.streams
+                    clip.words = clip.words or found.words
                     report.clips += 1
                 writer.add(clip, rows)
             for name in old.splits:
@@ -105,13 +139,13 @@ def _merge(features: Path, extra: Path, report: ExtractReport, command: str) -> 
         report.notes += [(name, "is not in the feature file and is left out") for name in strangers]
 
 
-def _problem(clip: Clip, new: FeatureFile, known: dict[str, int]) -> str:
+def _problem(clip: Clip, made: Clip | None) -> str:
     """Why a clip gets no rows of the new streams; "" where it does."""
-    if clip.id not in known:
+    if made is None:
         return "has no rows of the new stream: it failed or is not among the sources"
-    found = new.clip(known[clip.id], rows=False)
-    if (found.sha256, found.start, found.end) != (clip.sha256, clip.start, clip.end):
+    media = ("sha256", "start", "end")
+    if made.path and any(getattr(made, key) != getattr(clip, key) for key in media):
         return "has no rows of the new stream: its media are not those of the feature file"
-    if "text" in new.streams and found.text != clip.text:
+    if "text" in made.streams and made.text != clip.text:
         return "has no rows of the new stream: its transcript is not that of the feature file"
     return ""

@@ -10,18 +10,19 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from math import ceil
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from mertool import manifest as manifests
-from mertool.config import resolve, settings_of
 from mertool.errors import DataError, UsageError, did_you_mean, readable
+from mertool.extract import segment as segments
 from mertool.extract.neutral import Neutral
-from mertool.extract.resume import finished_before, is_whole, part_folder
+from mertool.extract.plan import plan_streams
+from mertool.extract.prepare import TRANSCRIPTS, Plan, Prepared, prepare
+from mertool.extract.resume import finished_before, is_whole, part_folder, prepared_before
 from mertool.extract.worker import (
+    DIED,
     Outcome,
-    StreamPlan,
     Task,
     batch_of,
     extract_clip,
@@ -33,16 +34,6 @@ from mertool.processes import check_jobs, in_workers
 from mertool.registry import registry
 from mertool.store import FeatureFile, Writer
 from mertool.types import Clip
-
-MODALITIES = ("text", "audio", "vision")
-TRANSCRIPTS = ("sidecar", "none")
-
-# Named sets of extractors. "offline" needs no download; "paper" is nearer to what papers use, and
-# fails where a part of it is missing: nothing takes its place silently.
-PROFILES: dict[str, dict[str, str]] = {
-    "offline": {"text": "minilm", "audio": "covarep", "vision": "facemesh"},
-    "paper": {"text": "bert", "audio": "covarep", "vision": "pyfeat"},
-}
 
 
 @dataclass
@@ -76,7 +67,7 @@ class ExtractReport:
 
 
 def run(
-    sources: Sequence[str | Path] | str | Path,
+    sources: Sequence[str | Path] | str | Path | manifests.Manifest,
     out: str | Path,
     *,
     manifest: str | Path | None = None,
@@ -85,6 +76,7 @@ def run(
     audio: str | None = None,
     vision: str | None = None,
     transcript: str = "sidecar",
+    segment: str = "",
     settings: Sequence[str] = (),
     jobs: int = 1,
     resume: bool = False,
@@ -95,14 +87,17 @@ def run(
     """Extract the features of clips into one feature file.
 
     Args:
-        sources: Media files, folders or manifests.
+        sources: Media files, folders or manifests; or the clips themselves.
         out: The feature file to write.
         manifest: A manifest for the sources.
         profile: Named set of extractors.
         text: Extractor of the text stream, or "none"; None = the profile's.
         audio: The same for audio.
         vision: The same for vision.
-        transcript: "sidecar" = the manifest's text, else the .txt beside a clip; "none".
+        transcript: "sidecar" = the manifest's text or transcript, else the file beside a clip;
+            "asr" = the same, and clips without are recognised; "none".
+        segment: Cut each clip into utterances: by its "sentences", its "cues", or pieces of at most
+            so many seconds ("10").
         settings: "audio.channel=first" and the like.
         jobs: Number of processes.
         resume: Go on with an interrupted run, and try failed clips again.
@@ -116,6 +111,7 @@ def run(
     Raises:
         UsageError: An unknown extractor, setting or transcript, or no process.
         PluginError: An extractor cannot be imported or started.
+        MertoolError: The recogniser cannot be had.
         DataError: No clips, a wrong manifest, or no clip at all could be processed.
         OutputError: The output exists or cannot be written. Finished clips stay in OUT.part.
     """
@@ -128,28 +124,36 @@ def run(
             did_you_mean(transcript, TRANSCRIPTS),
         )
     check_jobs(jobs)
-    plans = plan_streams(profile, {"text": text, "audio": audio, "vision": vision}, settings)
-    sources = [sources] if isinstance(sources, str | Path) else list(sources)
-    listing = manifests.read(sources, manifest, sidecar=transcript == "sidecar")
+    chosen = {"text": text, "audio": audio, "vision": vision}
+    plans, asr = plan_streams(profile, chosen, settings, transcript == "asr")
+    plan = Plan(transcript, asr, segments.rule(segment))
+    if isinstance(sources, manifests.Manifest):
+        listing = sources
+    else:
+        sources = [sources] if isinstance(sources, str | Path) else list(sources)
+        listing = manifests.read(sources, manifest, sidecar=transcript != "none")
     if transcript == "none":
         for clip in listing.clips:
             clip.text = ""
     report = ExtractReport(str(out), ignored=listing.ignored)
     folder = part_folder(out, resume, overwrite)
     try:
+        known = prepared_before(out, listing, plan) if resume else {}
+        prepared = prepare(listing, plan, folder, known, jobs, progress)
+        listing = prepared.listing
         finished = finished_before(out, listing, plans) if resume else {}
         tasks = []
         for i, clip in enumerate(listing.clips):
-            if i not in finished:
+            if i not in finished and i not in prepared.failures:
                 part = folder / part_name(clip, plans)
                 tasks.append((i, clip, plans, part))
         todo = [task for task in tasks if not is_whole(task[3])]
-        report.resumed = len(listing.clips) - len(todo)
-        outcomes: dict[int, Outcome] = {}
-        failed = 0
+        outcomes: dict[int, Outcome] = dict(prepared.failures)
+        failed = len(outcomes)
+        report.resumed = len(listing.clips) - len(todo) - failed
         with tqdm(
             total=len(listing.clips),
-            initial=report.resumed,
+            initial=report.resumed + failed,
             unit="clip",
             desc="extract",
             disable=None if progress else True,
@@ -161,7 +165,7 @@ def run(
                     bar.set_postfix(failed=failed, refresh=False)
                 bar.update()
         parts = {task[0]: task[3] for task in tasks}
-        _merge(out, listing, parts, finished, outcomes, report, command)
+        _merge(out, prepared, parts, finished, outcomes, report, command)
         shutil.rmtree(folder, ignore_errors=True)
     finally:
         # Where no clip was finished there is nothing to resume, and nothing to keep.
@@ -169,46 +173,6 @@ def run(
             folder.rmdir()
     report.seconds = time.monotonic() - started
     return report
-
-
-def plan_streams(
-    profile: str, chosen: dict[str, str | None], settings: Sequence[str]
-) -> list[StreamPlan]:
-    """Settle which extractor, with which config, makes each stream.
-
-    Raises:
-        UsageError: An unknown profile, extractor or setting, or no stream is left.
-        PluginError: An extractor cannot be imported.
-    """
-    if profile not in PROFILES:
-        raise UsageError(
-            f'There is no profile "{profile}".',
-            did_you_mean(profile, PROFILES),
-            "--profile offline, or --profile paper",
-        )
-    names = {m: chosen.get(m) or PROFILES[profile].get(m, "none") for m in MODALITIES}
-    names = {m: name for m, name in names.items() if name != "none"}
-    if not names:
-        raise UsageError(
-            "Every stream is switched off.", "--text none --audio none --vision none", "Keep one."
-        )
-    configs: dict[str, Any] = {}
-    for modality, name in names.items():
-        entry = registry().get("extractor", name)
-        if entry.facts.get("modality") != modality:
-            known = registry().names("extractor", modality=modality)
-            raise UsageError(
-                f'"{name}" is no extractor for {modality}.',
-                f"--{modality} {name}",
-                did_you_mean(name, known),
-            )
-        cls = registry().load("extractor", name)
-        configs[modality] = settings_of(cls, f'the extractor "{name}"')
-    configs = resolve(configs, settings)
-    return [
-        StreamPlan(name, registry().get("extractor", name).owner, m, configs[m])
-        for m, name in names.items()
-    ]
 
 
 def _outcomes(tasks: list[Task], jobs: int) -> Iterator[Outcome]:
@@ -233,9 +197,8 @@ def _outcomes(tasks: list[Task], jobs: int) -> Iterator[Outcome]:
             continue
         for task in list(left.values())[:jobs]:
             del left[task[0]]
-            died = "the worker process died on this clip: a crash, or no memory left"
             alone = next(in_workers(extract_clip, [task], 1), None)
-            yield alone[1] if alone else Outcome(task[0], ("process", died))
+            yield alone[1] if alone else Outcome(task[0], ("process", DIED))
 
 
 def _at_once(tasks: list[Task], jobs: int) -> int:
@@ -253,7 +216,7 @@ def _groups(tasks: list[Task], size: int) -> Iterator[list[Task]]:
 
 def _merge(
     out: Path,
-    listing: manifests.Manifest,
+    prepared: Prepared,
     parts: dict[int, Path],
     finished: dict[int, int],
     outcomes: dict[int, Outcome],
@@ -261,6 +224,7 @@ def _merge(
     command: str,
 ) -> None:
     """Write the output from the part files, in manifest order."""
+    listing = prepared.listing
     failed = [i for i in sorted(outcomes) if outcomes[i].failure]
     for i in failed:
         name = readable(listing.clips[i].id)
@@ -282,13 +246,14 @@ def _merge(
         else:
             with FeatureFile(parts[first]) as part:
                 streams = part.streams
-        attrs = {"command": command, "dataset": listing.name}
+        attrs = {"command": command, "dataset": listing.name, "transcript": prepared.attr}
 
         def made(i: int) -> tuple[Clip, list[str]]:
             if i in finished:
                 return before.clip(finished[i]), []
             with FeatureFile(parts[i]) as part:
-                return part.clip(0), json.loads(part.attrs["notes"])
+                notes = json.loads(part.attrs["notes"])
+                return part.clip(0), prepared.notes.get(i, []) + notes
 
         kept = [i for i in range(len(listing.clips)) if i not in failed]
         neutral = Neutral(streams, ((listing.clips[i].speaker, made(i)[0].streams) for i in kept))

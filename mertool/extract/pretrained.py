@@ -13,7 +13,13 @@ from mertool.errors import MertoolError
 # What is fetched of a hub repository: weights without code (no pickles, no .py), tokenizer, card.
 _FILES = ["*.json", "*.txt", "*.model", "*.safetensors", "README.md"]
 _VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
-_OFFLINE = {"text": "minilm", "audio": "covarep", "vision": "facemesh"}
+_OFFLINE = {
+    "text": "extractor: --text minilm",
+    "audio": "extractor: --audio covarep",
+    "vision": "extractor: --vision facemesh",
+    "align": "aligner: --aligner pocketsphinx",
+    "asr": "recogniser: --set asr.engine=pocketsphinx",
+}
 # Encoders of the plain waveform: convolutions without padding, whose strides tell the times of the
 # rows, and a transformer. Others (Whisper's, say) read spectrograms of a fixed length.
 SPEECH = ("data2vec-audio", "hubert", "unispeech", "unispeech-sat", "wav2vec2", "wavlm")
@@ -24,7 +30,7 @@ def find_model(model: str, modality: str = "text") -> Path:
 
     Args:
         model: Hub id, or a folder on this machine (which wins).
-        modality: Its stream, for the error's sake.
+        modality: The section of its settings, for the error's sake.
 
     Raises:
         MertoolError: It cannot be had.
@@ -43,7 +49,7 @@ def find_model(model: str, modality: str = "text") -> Path:
             f"{model}: {_first_line(error)}",
             "Check the name and the connection, give a local folder: "
             f"--set {modality}.model=DIR, "
-            f"or take the offline extractor: --{modality} {_OFFLINE[modality]}",
+            f"or take the offline {_OFFLINE[modality]}",
         ) from error
 
 
@@ -87,24 +93,37 @@ def load_speech_encoder(folder: Path) -> tuple[Any, Any]:
     Raises:
         MertoolError: The folder holds no such model.
     """
+    return _load_speech(folder, "audio", "AutoModel")
+
+
+def load_ctc(folder: Path) -> tuple[Any, Any]:
+    """Feature extractor and model with its CTC layer (in evaluation mode, float32) of a folder.
+
+    Raises:
+        MertoolError: The folder holds no such model of a kind in `SPEECH`.
+    """
+    return _load_speech(folder, "align", "AutoModelForCTC")
+
+
+def _load_speech(folder: Path, modality: str, loader: str) -> tuple[Any, Any]:
     parts = "config.json, preprocessor_config.json, model.safetensors"
-    with _loading(folder, "audio", parts):
+    with _loading(folder, modality, parts):
         from transformers import AutoConfig, Wav2Vec2FeatureExtractor
 
         kind = AutoConfig.from_pretrained(str(folder), **_LOCAL).model_type
         prepare = Wav2Vec2FeatureExtractor.from_pretrained(str(folder), local_files_only=True)
     if kind not in SPEECH:
         raise MertoolError(
-            f'The audio model is of a kind that is not read: "{kind}".',
+            f'The {modality} model is of a kind that is not read: "{kind}".',
             f"{folder}: known are {', '.join(SPEECH)}",
-            "Give another one: --set audio.model=ID|DIR",
+            f"Give another one: --set {modality}.model=ID|DIR",
         )
-    _check_weights(folder, "audio")
-    with _loading(folder, "audio", parts):
-        model, missing = _load_model(folder)
+    _check_weights(folder, modality)
+    with _loading(folder, modality, parts):
+        model, missing = _load_model(folder, loader=loader)
     if missing:
         raise MertoolError(
-            "The audio model's parts do not fit together.",
+            f"The {modality} model's parts do not fit together.",
             f"{folder}: {_say_missing(missing)}",
             "Save the model there again, or give another folder or id.",
         )
@@ -157,6 +176,32 @@ def load_image_encoder(folder: Path) -> tuple[Any, Any]:
     return prepare, model
 
 
+def load_whisper(folder: Path) -> tuple[Any, Any, Any]:
+    """Feature extractor, tokenizer and model (in evaluation mode, float32) of a Whisper's folder.
+
+    Raises:
+        MertoolError: The folder holds no such model.
+    """
+    parts = "config.json, preprocessor_config.json, tokenizer, model.safetensors"
+    _check_weights(folder, "asr")
+    with _loading(folder, "asr", parts):
+        from transformers import AutoConfig, AutoTokenizer, WhisperFeatureExtractor
+
+        kind = AutoConfig.from_pretrained(str(folder), **_LOCAL).model_type
+        if kind != "whisper":
+            raise ValueError(f'it is of the kind "{kind}", not "whisper"')
+        if not any(any(folder.glob(name)) for name in _VOCABULARIES):
+            raise ValueError("it has no tokenizer")
+        prepare = WhisperFeatureExtractor.from_pretrained(str(folder), local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), **_LOCAL)
+        # Only this implementation gives attentions, which tell the words' times.
+        loader = "WhisperForConditionalGeneration"
+        model, missing = _load_model(folder, (), loader, attn_implementation="eager")
+        if missing:
+            raise ValueError(_say_missing(missing))
+    return prepare, tokenizer, model
+
+
 _LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 # The pooler serves no token, the mask stands for what training hides.
 _UNUSED = ("pooler", "masked_spec_embed")
@@ -172,14 +217,17 @@ def _check_weights(folder: Path, modality: str) -> None:
         )
 
 
-def _load_model(folder: Path, unused: tuple[str, ...] = _UNUSED) -> tuple[Any, list[str]]:
+def _load_model(
+    folder: Path, unused: tuple[str, ...] = _UNUSED, loader: str = "AutoModel", **options: Any
+) -> tuple[Any, list[str]]:
     """The model, and the names of weights, but for `unused` ones, that would be random numbers."""
     import torch
-    from transformers import AutoModel
+    import transformers
 
-    model, report = AutoModel.from_pretrained(
-        str(folder), use_safetensors=True, dtype=torch.float32, output_loading_info=True, **_LOCAL
-    )
+    model, report = getattr(transformers, loader).from_pretrained(
+        str(folder), use_safetensors=True, dtype=torch.float32, output_loading_info=True,
+        **_LOCAL, **options,
+    )  # fmt: skip
     missing = sorted(k for k in report["missing_keys"] if not any(u in k for u in unused))
     return model.eval(), missing
 

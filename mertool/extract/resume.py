@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import glob
+import json
+import re
 import shutil
 import warnings
 from pathlib import Path
 
+import numpy as np
+
 from mertool.config import to_dict
 from mertool.errors import DataError, MediaError, OutputError, UsageError
+from mertool.extract import segment as segments
 from mertool.extract.neutral import BY_SPEAKER
+from mertool.extract.prepare import Made, Plan
 from mertool.extract.worker import StreamPlan, measure
-from mertool.files import cannot_write
+from mertool.files import cannot_write, sha256
 from mertool.manifest import Manifest
 from mertool.store import FeatureFile, check_output, json_attr
 from mertool.types import Clip
@@ -81,6 +88,38 @@ def finished_before(out: Path, listing: Manifest, plans: list[StreamPlan]) -> di
         }
 
 
+def prepared_before(out: Path, listing: Manifest, plan: Plan) -> dict[int, Made]:
+    """{place in the manifest: what it gave} of recordings that need not be recognised again.
+
+    They are in the existing output, all of them, recognised and cut the same way.
+    """
+    if plan.asr is None or not out.exists():
+        return {}
+    with FeatureFile(out) as file:
+        made = file.transcript
+        wanted = json.loads(plan.attr({}, 0))
+        if any(made.get(key) != wanted[key] for key in wanted.keys() - {"recognised"}):
+            return {}
+        failed = [name for name, _, _ in file.failures]
+        stored: dict[tuple[str, str], list[Clip]] = {}
+        for clip in file.clips(rows=False):
+            stored.setdefault((clip.path, clip.source), []).append(clip)
+    found = {}
+    info = {key: made[key] for key in ("engine", "model", "revision", "weak") if key in made}
+    for i, clip in enumerate(listing.clips):
+        # The borders of a part may have changed; how it was cut then no longer holds.
+        if clip.text or clip.id in listing.transcripts or clip.start or clip.end is not None:
+            continue
+        pattern = re.compile(re.escape(clip.id) + (segments.SUFFIX if plan.rule else ""))
+        own = [c for c in stored.get((clip.path, clip.source), ()) if pattern.fullmatch(c.id)]
+        if not own or clip.id in failed or any(pattern.fullmatch(name) for name in failed):
+            continue
+        if not clip.media.exists() or sha256(clip.media) == own[0].sha256:
+            facts = {k: getattr(clip, k) for k in ("speaker", "split", "labels")}
+            found[i] = Made([dataclasses.replace(c, **facts) for c in own], recogniser=info)
+    return found
+
+
 def _is_same(clip: Clip, stored: Clip) -> bool:
     """Whether a clip and its media are still what they were when the output was made."""
     keys = ("path", "source", "text", "language", "start")
@@ -94,7 +133,12 @@ def _is_same(clip: Clip, stored: Clip) -> bool:
             now = measure(clip)
     except MediaError:
         return False
-    return (now.end, now.sha256) == (stored.end, stored.sha256)
+    return (now.end, now.sha256, _times(now)) == (stored.end, stored.sha256, _times(stored))
+
+
+def _times(clip: Clip) -> list[tuple[float, float, float]]:
+    """Start, end and score of each word, as a file holds them."""
+    return [(w.start, w.end, float(np.float32(w.score))) for w in clip.words or ()]
 
 
 def is_whole(part: Path) -> bool:

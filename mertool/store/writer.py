@@ -21,7 +21,6 @@ from mertool.store.layout import CLIP_TEXT, FORMAT, TEXT, VERSION, Stream, label
 from mertool.types import Clip, Label, Rows
 from mertool.version import __version__
 
-_ROWS, _TEXT_ROWS = ("values", "times"), ("word", "span")  # datasets of a stream
 _BUFFER = 1 << 20  # numbers held back per stream before they go to disk
 
 
@@ -150,7 +149,7 @@ class Writer:
         held, self._buffers[name], self._held[name] = self._buffers[name], [], 0
         if not held:
             return
-        for key in (*_ROWS, *(_TEXT_ROWS if self._streams[name].text else ())):
+        for key in self._streams[name].datasets:
             dataset = self._file[f"streams/{name}/{key}"]
             block = np.concatenate([getattr(rows, key) for rows in held])
             dataset.resize(len(dataset) + len(block), axis=0)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import tempfile
+import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +14,9 @@ from typing import Any
 from mertool.testing import clips
 from mertool.testing.common import Plugin, check_all, check_config, check_import
 from mertool.testing.results import Result, need
+from mertool.transcripts import Cue, Transcript
+from mertool.transcripts.times import filled
+from mertool.transcripts.write import save_json
 from mertool.types import Clip, Word
 from mertool.words import split_words
 
@@ -62,12 +67,28 @@ class Subject:
     @cached_property
     def ordinary(self) -> Clip:
         """A face that speaks a sentence."""
-        return clips.ordinary()
+        clip = clips.ordinary()
+        copy = shutil.copy(clip.media, self.folder)
+        return self._with_file(dataclasses.replace(clip, path=Path(copy).name))
 
     @cached_property
     def silent(self) -> Clip:
         """Half a second of silence with words to place."""
-        return clips.blank(self.folder, TEXT)
+        return self._with_file(clips.blank(self.folder, TEXT))
+
+    def _with_file(self, clip: Clip) -> Clip:
+        """The clip, in a folder where a transcript stands beside it, for aligners that read one.
+
+        Its words follow each other evenly: it is no help to those that do not.
+        """
+        clip = dataclasses.replace(clip, source=str(self.folder))
+        spans = split_words(clip.text)
+        texts = [clip.text[a:b] for a, b in spans]
+        words = filled([None] * len(texts), texts, clip.start, clip.end)
+        words = tuple(dataclasses.replace(word, score=0.5) for word in words)
+        cue = Cue(clip.text, clip.start, clip.end, words)
+        save_json(clip.media.with_suffix(".json"), Transcript([cue], clip.language))
+        return clip
 
     @cached_property
     def aligned(self) -> list[tuple[Clip, list[Word]]]:
@@ -118,6 +139,24 @@ def check_silence(aligner: Subject) -> None:
     need(len(words) == len(TEXT.split()), f"{len(words)} words placed in silence")
 
 
+def check_together(aligner: Subject) -> None:
+    """With `align_many`, clips together get the words that each gets alone."""
+    if not hasattr(aligner.one, "align_many"):
+        return
+    batch = getattr(aligner.one, "batch", None)
+    need(isinstance(batch, int) and batch > 0, f"its batch is {batch!r}, no number of clips")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = list(aligner.one.align_many([clip for clip, _ in aligner.aligned]))
+    need(len(found) == len(aligner.aligned), f"{len(found)} lists for {len(aligner.aligned)} clips")
+    for (clip, alone), many in zip(aligner.aligned, found, strict=True):
+        same = len(alone) == len(many) and all(
+            (a.text, a.start, a.end) == (b.text, b.start, b.end) and abs(a.score - b.score) < 1e-3
+            for a, b in zip(alone, many, strict=True)
+        )
+        need(same, f"clip {clip.id}: other words together than alone")
+
+
 def check_repeat(aligner: Subject) -> None:
     """The same clip gives the same words, after other clips too."""
     for clip, words in reversed(aligner.aligned):
@@ -133,5 +172,6 @@ CHECKS = {
     "scores": check_scores,
     "empty": check_empty,
     "silence": check_silence,
+    "together": check_together,
     "repeat": check_repeat,
 }

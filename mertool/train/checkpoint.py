@@ -36,7 +36,8 @@ class Trained:
         facts: The fusion's facts at training time.
         streams: {stream: {"columns": [...], "attrs": {...}}}: how its features were made.
         data: Values of `DataConfig`.
-        alignment: {"to", "aligner", "pool"}; empty where the features are unaligned.
+        alignment: {"to", "aligner", "aligner_config", "pool"}; empty where the features are
+            unaligned. An empty aligner is the default one, for words without times only.
         baseline: What a constant predictor learnt from the training labels would say:
             the mean (regression), the share of each class or label.
         model: The fusion with its weights.

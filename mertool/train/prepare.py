@@ -11,6 +11,7 @@ import numpy as np
 
 from mertool import data as datasets
 from mertool import splits as divisions
+from mertool.align import DEFAULT
 from mertool.errors import DataError
 from mertool.metrics import baseline_of
 from mertool.splits.parts import doubts
@@ -29,7 +30,8 @@ class Prepared:
         spec: What the fusion is built for.
         normaliser: Fitted on the training rows.
         streams: {stream: {"columns", "attrs"}}: how its features were made.
-        alignment: {"to", "aligner", "pool"}; empty where the features are unaligned.
+        alignment: {"to", "aligner", "aligner_config", "pool"}; empty where the features are
+            unaligned. An empty aligner is the default one, for words without times only.
         baseline: The training labels' mean, or the share of each class.
         notes: What a user should know.
     """
@@ -131,7 +133,10 @@ def prepare(
         alignment = {}
         if file.alignment != "none":
             how = made[streams[0]]["attrs"]
-            alignment = {"to": file.alignment, **{k: how.get(k, "") for k in ("aligner", "pool")}}
+            keys = ("aligner", "aligner_config", "pool")
+            alignment = {"to": file.alignment, **{k: how.get(k, "") for k in keys}}
+            if alignment["aligner"] == DEFAULT and not how.get("realigned"):
+                alignment["aligner"] = ""  # a name would stand for all words, timed or not
         spec = datasets.make_spec(file, target, parts["train"])
     normaliser = datasets.Normaliser.fit(parts["train"])
     baseline = baseline_of(target, parts["train"].y)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -70,6 +72,47 @@ def test_pool_is_what_a_plain_loop_gives(how, kind, valid_column):
         assert got.dtype == np.float32 and got.shape == (12, 4)
         expected = slow_pool(rows, intervals, how, valid_column)
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("how", POOLS)
+def test_rows_and_words_that_tie(how):
+    """Times on a coarse grid: equal starts, equal centres, words midway between two rows."""
+    rng = np.random.default_rng(7)
+    for _ in range(200):
+        n = int(rng.integers(1, 8))
+        starts = rng.integers(0, 12, n) / 2
+        times = np.stack([starts, starts + rng.integers(1, 5, n) / 2], 1)
+        # Of rows with one cell it does not matter which comes first: they hold the same.
+        values = (times @ [[1.0, 7.0], [10.0, -3.0]]).astype(np.float32)
+        starts = rng.integers(-4, 16, 9) / 2
+        intervals = np.stack([starts, starts + rng.integers(0, 3, 9) / 4], 1)
+        rows = Rows(values, times)
+        expected = slow_pool(rows, intervals, how, None)
+        np.testing.assert_allclose(pool(rows, intervals, how), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("how", POOLS)
+def test_the_order_of_the_rows_does_not_matter(how):
+    rng = np.random.default_rng(3)
+    times = random_cells(rng, "any")
+    rows = Rows(rng.normal(size=(len(times), 3)).astype(np.float32), times)
+    order = np.argsort(times[:, 0])
+    sorted_rows = Rows(rows.values[order], times[order])
+    intervals = np.sort(rng.uniform(-0.5, 3.5, (20, 2)), axis=1)
+    np.testing.assert_array_equal(pool(rows, intervals, how), pool(sorted_rows, intervals, how))
+
+
+def test_memory_of_a_long_clip_grows_with_rows_and_words_not_their_product():
+    n = 100_000
+    starts = np.arange(n) / 100
+    rows = Rows(np.ones((n, 1), np.float32), np.stack([starts, starts + 0.01], 1))
+    late = 2000 + np.arange(1000.0)  # words behind the last row: all take the nearest
+    tracemalloc.start()
+    pooled = pool(rows, np.stack([late, late + 0.5], 1))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert pooled.tolist() == [[1.0]] * 1000
+    assert peak < 50e6  # a number for each row and word would take 800 MB
 
 
 def test_a_mean_by_hand():

@@ -20,12 +20,13 @@ from mertool import media
 from mertool.types import Clip
 
 SCRIPTS = (
-    "board", "claim_fdmer", "claim_mcr", "claim_norm_tr", "claim_tdmer", "claim_tmt", "complexity",
-    "covarep", "extract", "face", "interaction", "memory", "resume", "robustness", "sanity",
-    "speech", "startup", "tutorial",
+    "align", "board", "claim_fdmer", "claim_mcr", "claim_norm_tr", "claim_tdmer", "claim_tmt",
+    "complexity", "covarep", "extract", "face", "interaction", "memory", "resume", "robustness",
+    "sanity", "speech", "startup", "tutorial",
 )  # fmt: skip
 PARTS = {
-    "agreement", "common", "face_memory", "face_runs", "known_faces", "odd_faces", "stub_feat",
+    "agreement", "align_mosi", "align_pool", "align_robust", "align_words", "common",
+    "face_memory", "face_runs", "known_faces", "odd_faces", "stub_feat",
 }  # fmt: skip
 NO_DATA = {"claim_fdmer", "claim_mcr", "complexity", "interaction", "startup"}  # need none
 

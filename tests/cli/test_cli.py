@@ -16,6 +16,7 @@ PAGES = [
     *([name] for name in COMMANDS),
     ["data", "info"],
     ["data", "import"],
+    ["data", "export"],
     ["plugins", "ls"],
     ["plugins", "check"],
     ["plugins", "new"],

@@ -25,16 +25,53 @@ def test_a_folder_without_manifest(folder):
     found = read([folder])
     assert [c.id for c in found.clips] == ["a", "b", "sub/c"]
     assert [c.path for c in found.clips] == ["a.mp4", "b.wav", "sub/c.mkv"]
-    assert [c.text for c in found.clips] == ["hello there", "", ""]
+    assert [c.text for c in found.clips] == ["", "", ""]
+    assert found.transcripts == {"a": folder / "a.txt"}  # named, not read
     assert all(c.source == str(folder) and c.media.exists() for c in found.clips)
-    assert read([folder], sidecar=False).clips[0].text == ""
+    assert read([folder], sidecar=False).transcripts == {}
     assert found.name == folder.name
 
 
-def test_a_sidecar_is_the_text_of_the_whole_file(folder):
+def test_a_sidecar_without_times_is_of_the_whole_file(folder):
     (folder / "a.txt").write_text("all of it")
-    write(folder, "clip_id,path,start,end\n1,a.mp4,,\n2,a.mp4,1,2\n")
-    assert [c.text for c in read([folder]).clips] == ["all of it", ""]
+    write(folder, "clip_id,path,start,end\n1,a.mp4,,\n2,a.mp4,1,2\n3,a.mp4,1,\n4,a.mp4,,2\n")
+    assert read([folder]).transcripts == {"1": folder / "a.txt"}
+
+
+def test_a_sidecar_with_times_is_of_parts_too(folder):
+    (folder / "a.txt").write_text("all of it")
+    (folder / "a.srt").touch()
+    write(folder, "clip_id,path,start,end,text\n1,a.mp4,,,\n2,a.mp4,1,2,\n3,a.mp4,1,2,mine\n")
+    assert read([folder]).transcripts == {"1": folder / "a.srt", "2": folder / "a.srt"}
+
+
+def test_the_column_transcript(folder):
+    (folder / "b.srt").touch()
+    (folder / "sub" / "all.json").write_text("{}")
+    lines = "1,a.mp4,sub/all.json,mine\n2,b.wav,,\n3,b.wav,sub/all.json,\n"
+    manifest = write(folder, f"clip_id,path,transcript,text\n{lines}")
+    found = read([folder])
+    every = folder / "sub" / "all.json"
+    assert found.transcripts == {"1": every, "2": folder / "b.srt", "3": every}
+    assert found.labels == [] and found.clips[0].text == "mine"
+    assert read([folder], sidecar=False).transcripts == {}
+    assert cells(manifest)["1"]["transcript"] == "sub/all.json"
+    refused(
+        folder,
+        "clip_id,path,transcript\n1,a.mp4,\n2,b.wav,b.vtt\n",
+        "transcript file is missing",
+        "line 3: b.vtt",
+    )
+    refused(folder, "clip_id,path,transcript\n1,a.mp4,sub\n", "line 2: sub")  # a folder
+
+
+def test_transcripts_of_a_manifest_elsewhere(folder, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (folder / "b.srt").touch()
+    manifest = write(elsewhere, "clip_id,path,transcript\nx,a.mp4,b.srt\n", "list.csv")
+    assert read([folder], manifest).transcripts == {"x": folder / "b.srt"}
+    (elsewhere / "b.srt").touch()  # a file beside the manifest comes first
+    assert read([folder], manifest).transcripts == {"x": elsewhere / "b.srt"}
 
 
 def test_cells_are_those_of_the_line(folder):

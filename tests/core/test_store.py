@@ -72,6 +72,37 @@ def test_everything_comes_back(file):
         assert f.attrs["dataset"] == "toy" and f.alignment == "none"
 
 
+def test_many_clips_are_read_in_blocks_and_one_at_a_time_alike(tmp_path):
+    rng = np.random.default_rng(0)
+    streams = {"text": Stream(("t0",), {}, text=True), "audio": Stream(("a", "b"))}
+    written = []
+    with Writer(tmp_path / "x.h5", streams, LABELS) as writer:
+        for i in range(150):
+            spoken = [Word(f"wörd{k}", k, k + 0.5, k / 4) for k in range(rng.integers(0, 4))]
+            emotion = {"emotion": i % 2} if i % 3 else {}
+            clip = Clip(f"c{i}", "p", "s", i, None if i % 5 else i + 1.0, f"text {i}", words=spoken)
+            clip.labels = {"score": i / 150, "traits": [i % 2, 1, 0], **emotion}
+            clip.streams = {
+                "text": rows(int(rng.integers(0, 3)), 1, i, text=True),
+                "audio": rows(int(rng.integers(0, 5)), 2, 10 * i),
+            }
+            writer.add(clip, clip.streams)
+            written.append(clip)
+    with mertool.open(tmp_path / "x.h5") as f:
+        for found in (list(f), [f.clip(i) for i in range(150)], list(f.clips(rows=False))):
+            assert len(found) == 150
+            for before, after in zip(written, found, strict=True):
+                for key in ("id", "path", "source", "start", "end", "text", "words", "labels"):
+                    assert getattr(after, key) == getattr(before, key), (before.id, key)
+                for name, made in (after.streams or {}).items():
+                    for key in ("values", "times", "word", "span"):
+                        due = getattr(before.streams[name], key)
+                        np.testing.assert_array_equal(getattr(made, key), due)
+        assert [clip.streams for clip in f.clips(rows=False)] == [None] * 150
+        assert [f.words(i) for i in range(150)] == [clip.words for clip in written]
+        np.testing.assert_array_equal(f.spans()[:, 0], range(150))
+
+
 def test_layout_is_the_contract(file):
     with h5py.File(file) as f:
         assert f.attrs["format"] == "mertool" and f.attrs["version"] == 1

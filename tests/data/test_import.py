@@ -457,12 +457,12 @@ def test_words_without_times_fill_the_gap(read_words):
     ]
 
 
-def test_times_that_run_backwards_are_cut(read_words):
-    words = [["a", 1.0, 2.0], ["b", 1.5, 3.0], ["c", 4.0, 3.5], ["d", 0.5, 5.0]]
+def test_times_that_run_backwards_are_unused(read_words):
+    words = [["a", 1.0, 2.0], ["b", 1.5, 3.0], ["c", 4.0, 3.5], ["d", 0.5, 5.0], ["e", 4.0, 5.0]]
     clips, report = read_words([{"id": "x", "words": words}])
-    times = [(w.start, w.end) for w in clips["x"].words]
-    assert np.allclose(times, [(0, 1), (1, 2), (3, 3), (3, 4)])
-    assert "run backwards" in report.notes[0]
+    times = [(w.start, w.end, w.score) for w in clips["x"].words]
+    assert np.allclose(times, [(0, 0.5, 1), (0.5, 2, 1), (2, 2.5, -1), (2.5, 3, -1), (3, 4, 1)])
+    assert "run backwards" in report.notes[0] and "placed" in report.notes[1]
 
 
 def test_words_that_are_not_those_of_the_transcript(read_words):

@@ -9,6 +9,7 @@ import dataclasses
 import inspect
 import re
 import sys
+import textwrap
 import typing
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -18,6 +19,7 @@ from mertool.data import DataConfig
 from mertool.registry import registry
 from mertool.train import RunConfig
 from mertool.train.loop import TrainConfig
+from mertool.transcripts.recognise import Config as AsrConfig
 
 INTRO = """\
 # Settings
@@ -34,14 +36,16 @@ mertool train --plugin mcr feats.h5 --set train.lr=2e-3 --set fusion.targets=tex
 - `--set` may be given several times. All wrong sections, keys and values are reported together,
   before any work is done.
 - Values are written as in TOML; texts need no quotes. A list is written with commas.
-- `extract` knows the sections of the streams it makes, `align` knows `align`, `data import` knows
-  `reader`, and `train` knows `run`, `train`, `data` and `fusion`. In a section, the keys are those
-  of the extractor, aligner, reader or fusion that is chosen.
+- `extract` knows the sections of the streams it makes and, with `--transcript asr`, `asr`, as does
+  `predict`; `align` knows `align`, `data import` knows `reader`, and `train` knows `run`, `train`,
+  `data` and `fusion`. In a section, the keys are those of the extractor, aligner, reader or fusion
+  that is chosen.
 - `train --config FILE` reads these sections of a TOML file, such as the
   `config.toml` of a run; `--set` wins over it.
 - From Python: `mertool.extract(..., settings=["vision.fps=10"])`, and so for `align` and `train`.
-- Where the settings are kept: those of an extractor in the stream's `config` attribute
-  ([feature file](feature-file.md)), those of a training in `config.toml` ([runs](runs.md)).
+- Where the settings are kept: those of an extractor and an aligner in the stream's attributes
+  `config` and `aligner_config` ([feature file](feature-file.md)), those of a training in
+  `config.toml` ([runs](runs.md)).
 
 Settings of plugins that you install are not listed here; see their own pages.
 """
@@ -55,6 +59,7 @@ def sections() -> Iterator[tuple[str, str, type]]:
         for name in ours("extractor", modality=modality):
             cls = registry().load("extractor", name)
             yield modality, f"`{modality}`: extractor `{name}`", cls.Config
+    yield "asr", "`asr`: recognition, with `--transcript asr`", AsrConfig
     for name in ours("aligner"):
         yield "align", f"`align`: aligner `{name}`", registry().load("aligner", name).Config
     for name in ours("reader"):
@@ -85,7 +90,7 @@ def meanings(cls: type) -> dict[str, str]:
         return {}
     result: dict[str, str] = {}
     name = ""
-    for line in inspect.cleandoc(found[1]).splitlines():
+    for line in textwrap.dedent(found[1]).splitlines():
         if line.startswith(" "):
             result[name] += " " + line.strip()
         elif line:
@@ -120,9 +125,11 @@ def table(section: str, cls: type) -> str:
     lines = ["| setting | type | default | meaning |", "| --- | --- | --- | --- |"]
     for field in dataclasses.fields(cls):
         text = texts[field.name].replace("|", r"\|")
+        # Not what a default becomes on this machine, as "auto" may.
+        default = field.default if isinstance(field.default, str) else defaults[field.name]
         lines.append(
             f"| `{section}.{field.name}` | {type_name(kinds[field.name])} "
-            f"| {value(defaults[field.name])} | {text} |"
+            f"| {value(default)} | {text} |"
         )
     return "\n".join(lines) + "\n"
 

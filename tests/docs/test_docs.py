@@ -6,12 +6,13 @@ import re
 
 import click
 import covarep_page
-import face_page
+import measured_page
 import methods_page
 import pages
 import pytest
 import settings_page
 
+from mertool.align import DEFAULT
 from mertool.cli import cli, common
 from mertool.config import resolve, settings_of
 from mertool.data import DataConfig
@@ -19,8 +20,10 @@ from mertool.extract import PROFILES
 from mertool.extract.covarep.extractor import Covarep
 from mertool.extract.face import measures, pyfeat
 from mertool.extract.face.pipeline import COLUMNS
+from mertool.extract.segment import rule
 from mertool.registry import registry
 from mertool.train.loop import TrainConfig
+from mertool.transcripts.recognise import Config as AsrConfig
 
 every_page = pytest.mark.parametrize(
     "path", pages.PAGES, ids=lambda p: str(p.relative_to(pages.ROOT))
@@ -39,8 +42,9 @@ def test_covarep_page_is_fresh():
     )
 
 
-def test_measured_part_of_the_face_page_is_fresh():
-    assert pages.read("face") == face_page.page(), "run: python tests/docs/face_page.py"
+@pytest.mark.parametrize("name", measured_page.SCRIPTS)
+def test_measured_part_of_a_page_is_fresh(name):
+    assert pages.read(name) == measured_page.page(name), "run: python tests/docs/measured_page.py"
 
 
 def test_methods_page_is_fresh():
@@ -131,10 +135,11 @@ def check(arguments: list[str]) -> None:
                 return
             if chosen != "none":
                 sections[stream] = registry().load("extractor", chosen).Config
+        rule(values["segment"])
     elif name == "align":
-        if values["aligner"] in plugins_on_the_page("aligner"):
+        if values["aligner"] and values["aligner"] in plugins_on_the_page("aligner"):
             return
-        sections["align"] = registry().load("aligner", values["aligner"]).Config
+        sections["align"] = registry().load("aligner", values["aligner"] or DEFAULT).Config
     elif name == "data import":
         if values["format"] in plugins_on_the_page("reader"):
             return
@@ -151,6 +156,8 @@ def check(arguments: list[str]) -> None:
         for plugin in values["names"] or registry().names("fusion"):
             check_plugin(plugin, values["settings"])
         return
+    if values.get("transcript") == "asr":  # extract, predict
+        sections["asr"] = AsrConfig
     resolve(sections, values.get("settings", ()))
 
 
@@ -227,8 +234,7 @@ def test_extractors_page():
         if k in ("extractor", "aligner") and entries[0].owner.startswith("mertool ")
     }
     assert set(rows) == set(builtin)
-    aligner = next(p for p in cli.get_command(None, "align").params if p.name == "aligner")
-    defaults = {*PROFILES["offline"].values(), aligner.default}
+    defaults = {*PROFILES["offline"].values(), DEFAULT}
     assert {n for n, row in rows.items() if "(default)" in row[0]} == defaults
     for name, kind in builtin.items():
         if kind == "extractor":

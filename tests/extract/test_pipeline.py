@@ -467,15 +467,18 @@ def test_a_damaged_part_is_made_again(tmp_path, seen, clips):
     extract(clips, out)
     seen()
     # What a power cut leaves: one part empty, one cut, one whole, a temporary file or two.
-    from mertool.extract.pipeline import plan_streams
+    from mertool.extract.plan import plan_streams
+    from mertool.extract.prepare import Plan, prepare_clip
     from mertool.extract.worker import extract_clip
     from mertool.manifest import read
 
     out.unlink()
     folder.mkdir()
-    plans = plan_streams("offline", CHOICE, ())
+    plans, _ = plan_streams("offline", CHOICE, ())
     parts = []
-    for i, clip in enumerate(read([clips]).clips[:3]):
+    listing = read([clips])
+    for i, clip in enumerate(listing.clips[:3]):
+        [clip] = prepare_clip(clip, listing.transcripts.get(clip.id), Plan("sidecar"), folder).clips
         parts.append(folder / part_name(clip, plans))
         extract_clip(i, clip, plans, parts[-1])
     seen()

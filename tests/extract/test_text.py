@@ -49,7 +49,7 @@ def save(folder: Path, **config: int) -> None:
     BertTokenizer(vocab=vocab).save_pretrained(folder)
 
 
-def extract(folder: Path, text: str, **settings: int) -> Rows:
+def extract(folder: Path, text: str, **settings: int | str) -> Rows:
     extractor = Bert(Bert.Config(model=str(folder), **settings))
     rows = extractor.extract(Clip("clip", text=text))
     assert rows.values.shape == (len(rows), len(extractor.columns))
@@ -163,7 +163,7 @@ def test_info(folder: Path) -> None:
     assert extractor.info["licence"] == "unknown"
 
 
-def test_spans_leave_out_the_space_before_a_word(tmp_path: Path) -> None:
+def metaspace_model(folder: Path) -> None:
     """RoBERTa: positions begin behind the padding index, tokens may start with their space."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
@@ -173,16 +173,78 @@ def test_spans_leave_out_the_space_before_a_word(tmp_path: Path) -> None:
     backend.pre_tokenizer = pre_tokenizers.Metaspace()
     PreTrainedTokenizerFast(
         tokenizer_object=backend, unk_token="<unk>", pad_token="<pad>"
-    ).save_pretrained(tmp_path)
+    ).save_pretrained(folder)
     sizes = {"hidden_size": 8, "num_attention_heads": 1, "intermediate_size": 8}
     config = RobertaConfig(
         vocab_size=7, max_position_embeddings=12, num_hidden_layers=1, pad_token_id=1, **sizes
     )
-    RobertaModel(config).save_pretrained(tmp_path)
+    RobertaModel(config).save_pretrained(folder)
+
+
+def test_spans_leave_out_the_space_before_a_word(tmp_path: Path) -> None:
+    metaspace_model(tmp_path)
     text = ("the movie good " * 10).strip()
     rows = extract(tmp_path, text)
     assert [text[a:b] for a, b in rows.span] == text.split()
     assert rows.word.tolist() == list(range(30))
+
+
+def plain_pool(rows: Rows, text: str, how: str) -> dict[int, np.ndarray]:
+    """{word: its row}, piece by piece."""
+    found: dict[int, list[np.ndarray]] = {}
+    for value, word, (a, b) in zip(rows.values, rows.word, rows.span, strict=True):
+        if any(c.isalnum() for c in text[a:b]):
+            found.setdefault(int(word), []).append(value.astype(float))
+    pools = {"mean": lambda v: sum(v) / len(v), "first": lambda v: v[0], "last": lambda v: v[-1]}
+    return {word: pools[how](values) for word, values in found.items()}
+
+
+@pytest.mark.parametrize(
+    ("how", "pieces"), [("mean", [3, 4, 5]), ("first", [3]), ("last", [5])], ids=str
+)
+def test_a_row_per_word(folder: Path, how: str, pieces: list[int]) -> None:
+    text = "The movie, - was unbelievable."
+    tokens = ["the", "movie", ",", "-", "was", "un", "##believ", "##able", "."]
+    rows = extract(folder, text, pool=how)
+    assert rows.word.tolist() == [0, 1, 2, 3]
+    assert [text[a:b] for a, b in rows.span] == ["The", "movie,", "was", "unbelievable."]
+    seen = states(folder, [VOCABULARY.index(t) for t in tokens])
+    expected = [seen[0], seen[1], seen[4], np.mean([seen[i + 2] for i in pieces], axis=0)]
+    np.testing.assert_allclose(rows.values, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("how", ["mean", "first", "last"])
+def test_long_text_is_not_cut_before_it_is_pooled(folder: Path, how: str) -> None:
+    """Words of three pieces, some of which lie across the cuts of windows of 14 pieces."""
+    text = "the unbelievable, movie was unbelievable. " * 12
+    pieces, rows = extract(folder, text), extract(folder, text, pool=how)
+    assert len(pieces) == 12 * 11
+    assert rows.word.tolist() == list(range(5 * 12))
+    assert [text[a:b] for a, b in rows.span] == text.split()
+    expected = plain_pool(pieces, text, how)
+    np.testing.assert_allclose(rows.values, [expected[w] for w in range(60)], atol=1e-6)
+
+
+def test_a_word_without_pieces_has_no_row(tmp_path: Path) -> None:
+    """A token of two letters that are words each belongs to the first of them."""
+    metaspace_model(tmp_path)
+    text = "the 我爱 movie"
+    assert len(split_words(text)) == 4
+    for how in ("none", "mean", "first", "last"):
+        rows = extract(tmp_path, text, pool=how)
+        assert rows.word.tolist() == [0, 1, 3]
+
+
+def test_punctuation_alone_is_no_word(folder: Path) -> None:
+    assert len(extract(folder, ". ,")) == 2
+    with pytest.warns(MertoolWarning, match="no words"):
+        assert len(extract(folder, ". ,", pool="mean")) == 0
+
+
+@pytest.mark.parametrize("config", [Bert.Config, MiniLM.Config])
+def test_pooling_that_is_not_there(config: type) -> None:
+    with pytest.raises(ValueError, match="pool='max' must be one of none, mean, first, last"):
+        config(pool="max")
 
 
 def test_encoder_of_an_encoder_decoder(tmp_path: Path) -> None:

@@ -433,17 +433,28 @@ class Repeat(Good):
     def align(self, clip):
         words = super().align(clip)
         return [dataclasses.replace(w, score=1 / self.calls) for w in words]
+
+class Many(Good):
+    batch = 2
+
+    def align_many(self, clips):
+        return [self.align(clip) for clip in clips]
+
+class Together(Many):
+    def align_many(self, clips):
+        longest = max(clip.end for clip in clips)
+        return [self.align(dataclasses.replace(clip, end=longest)) for clip in clips]
 """
 
 
 def test_aligner_kit(install, tmp_path) -> None:
     faults = {"Words": "words", "Order": "order", "Inside": "inside", "Scores": "scores",
-              "Empty": "empty", "Repeat": "repeat"}  # fmt: skip
-    calls = [f'"{n}", "aligners_module:{n}"' for n in ("Good", *faults)]
+              "Empty": "empty", "Repeat": "repeat", "Together": "together"}  # fmt: skip
+    calls = [f'"{n}", "aligners_module:{n}"' for n in ("Good", "Many", *faults)]
     install("aligners", registering("aligner", *calls))
     (tmp_path / "site" / "aligners_module.py").write_text(ALIGNERS)
     importlib.invalidate_caches()
-    assert failed(check_aligner("Good")) == []
+    assert failed(check_aligner("Good")) == failed(check_aligner("Many")) == []
     for name, check in faults.items():
         assert [r.check for r in failed(check_aligner(name))] == [check], name
 

@@ -97,10 +97,12 @@ def test_a_model_of_anybody_starts_no_program(extractor, key, tmp_path, monkeypa
 
     def run(*args, **options):
         asked.extend(options["settings"])
+        assert options["transcript"] == "asr"
         return SimpleNamespace(failures=[], notes=[])
 
     monkeypatch.setattr("mertool.extract.run", run)
     report = PredictReport()
-    _features(trained, [str(CLIPS)], tmp_path, 1, False, report)
-    assert asked == ["vision.fps=5.0"]
+    words = {"transcript": "asr", "settings": ["asr.language=en"]}
+    _features(trained, [str(CLIPS)], tmp_path, words, 1, False, report)
+    assert asked == ["vision.fps=5.0", "asr.language=en"]
     assert not (tmp_path / "started").exists()

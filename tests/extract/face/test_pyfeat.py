@@ -27,7 +27,7 @@ from face_clips import FrameClip
 from mertool.errors import MertoolError, MertoolWarning
 from mertool.extract.face import pyfeat_worker
 from mertool.extract.face.pyfeat import EMOTIONS, NAMES, PyFeat, faces_of
-from mertool.extract.pipeline import plan_streams
+from mertool.extract.plan import plan_streams
 from mertool.testing import check_extractor
 
 RAISE, DIE, EXIT, TALK, SLEEP = 1, 2, 3, 4, 5
@@ -541,10 +541,11 @@ def test_settings_that_cannot_be(wrong: dict[str, Any]) -> None:
 
 
 def test_the_profile_of_papers() -> None:
-    plans = plan_streams("paper", {}, ["vision.python=/envs/pyfeat/bin/python"])
+    plans, asr = plan_streams("paper", {}, ["vision.python=/envs/pyfeat/bin/python"])
     assert {plan.modality: plan.name for plan in plans} == {
         "text": "bert", "audio": "covarep", "vision": "pyfeat",
     }  # fmt: skip
+    assert asr is None
 
 
 @pytest.mark.slow
