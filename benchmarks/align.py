@@ -9,12 +9,17 @@ by another, with one left out, and with the sentence of another clip before or b
 words that are said, and how well a score below 0.5 flags bad words, which are those that are not
 said there and those placed more than 100 ms off.
 
+Speech: where voice is found against the references, with noise too; how many words of RAVDESS
+sentences score below 0.5, and how many of the other sentence put in their place; wrong phones in
+pronunciations of words that the dictionary has; word error rate of the offline recogniser.
+
 Pooling: `mertool align` on random rows at MOSEI's size. MOSI: word-level text features of all
 segments of MOSI.
 
 Target: start and end: median 20 ms, 90th percentile 40, worst 200 at most, at no more than three
 times plain pocketsphinx's CPU time. Pooling: at most 60 s and 1000 MB, linear in the clips, equal
-to brute force on a sample. MOSI: one row for each word. Of robustness nothing is demanded.
+to brute force on a sample. MOSI: one row for each word. Of robustness and speech nothing is
+demanded.
 """
 
 from __future__ import annotations
@@ -28,7 +33,8 @@ from typing import Any
 import common
 
 MODULES = {
-    "grid": "align_words", "robust": "align_robust", "pooling": "align_pool", "mosi": "align_mosi",
+    "grid": "align_words", "robust": "align_robust", "speech": "align_speech",
+    "pooling": "align_pool", "mosi": "align_mosi",
 }  # fmt: skip
 
 
@@ -51,6 +57,10 @@ def options() -> argparse.Namespace:
     parser.add_argument(
         "--data", metavar="DIR", type=Path,
         help="clips with .align files beside them, for grid and robust  [default: grid]",
+    )  # fmt: skip
+    parser.add_argument(
+        "--speech", metavar="DIR", type=Path,
+        help="spoken sentences with a manifest  [default: ravdess_speech]",
     )  # fmt: skip
     parser.add_argument("--mosi", metavar="DIR", type=Path, help="with mosi_words.json")
     parser.add_argument(
@@ -83,6 +93,9 @@ def measured(part: str, args: argparse.Namespace) -> dict[str, Any]:
         return measure(common.folder(args.data, "grid"), args.clips, args.repeats)
     if part == "robust":
         return measure(common.folder(args.data, "grid"), args.clips)
+    if part == "speech":
+        sentences = common.folder(args.speech, "ravdess_speech")
+        return measure(common.folder(args.data, "grid"), sentences, args.clips)
     if part == "mosi":
         return measure(common.folder(args.mosi, "mosi"), args.clips)
     return measure(args.clips) if args.clips else measure()

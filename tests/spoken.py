@@ -1,6 +1,10 @@
-"""Sounds with a voice in known places, for tests of what listens to voices."""
+"""For tests of what listens to voices: sounds with one in known places; how words are said."""
 
 from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -27,3 +31,22 @@ def scene(*parts: float, noise: float = 1e-3) -> np.ndarray:
     sound = np.concatenate(sounds)
     rng = np.random.default_rng(0)
     return sound + noise * rng.standard_normal(len(sound)).astype(np.float32)
+
+
+def dictionary() -> dict[str, list[str]]:
+    """{word: phones} of pocketsphinx's dictionary, words of letters alone."""
+    import pocketsphinx
+
+    lines = Path(pocketsphinx.get_model_path("en-us/cmudict-en-us.dict")).read_text().splitlines()
+    pairs = (line.split(maxsplit=1) for line in lines)
+    return {word: phones.split() for word, phones in pairs if re.fullmatch("[a-z]{3,}", word)}
+
+
+def edits(a: Sequence[str], b: Sequence[str]) -> int:
+    """Insertions, deletions and substitutions from one to the other."""
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        last, row = row, [i]
+        for j, y in enumerate(b, 1):
+            row.append(min(row[-1] + 1, last[j] + 1, last[j - 1] + (x != y)))
+    return row[-1]

@@ -9,11 +9,10 @@ import shutil
 import subprocess
 import warnings
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
-import pocketsphinx
 import pytest
+from spoken import dictionary, edits
 
 from mertool.align.skipping import grammar, matched
 from mertool.align.spelling import _cardinal, dictionary_words, pronounce
@@ -183,21 +182,7 @@ def test_letters_to_sounds(word, expected):
     assert pronounce(word) == expected
 
 
-def dictionary() -> dict[str, list[str]]:
-    lines = Path(pocketsphinx.get_model_path("en-us/cmudict-en-us.dict")).read_text().splitlines()
-    pairs = (line.split(maxsplit=1) for line in lines)
-    return {word: phones.split() for word, phones in pairs if re.fullmatch("[a-z]{3,}", word)}
-
-
 def test_letter_rules_against_the_dictionary():
-    def edits(a, b):
-        row = list(range(len(b) + 1))
-        for i, x in enumerate(a, 1):
-            last, row = row, [i]
-            for j, y in enumerate(b, 1):
-                row.append(min(row[-1] + 1, last[j] + 1, last[j - 1] + (x != y)))
-        return row[-1]
-
     known = dictionary()
     sample = sorted(known)[::60]
     guessed = {word: pronounce(word).split() for word in sample}

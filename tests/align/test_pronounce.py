@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
-from pathlib import Path
 
 import numpy as np
-import pocketsphinx
 import pytest
+from spoken import dictionary, edits
 
 from mertool.align import pronounce
 from mertool.align.spelling import pronounce as by_rules
@@ -24,21 +22,6 @@ def fresh():
     pronounce.espeak.cache_clear()
     yield
     pronounce.espeak.cache_clear()
-
-
-def dictionary() -> dict[str, list[str]]:
-    lines = Path(pocketsphinx.get_model_path("en-us/cmudict-en-us.dict")).read_text().splitlines()
-    pairs = (line.split(maxsplit=1) for line in lines)
-    return {word: phones.split() for word, phones in pairs if re.fullmatch("[a-z]{3,}", word)}
-
-
-def edits(a: list[str], b: list[str]) -> int:
-    row = list(range(len(b) + 1))
-    for i, x in enumerate(a, 1):
-        last, row = row, [i]
-        for j, y in enumerate(b, 1):
-            row.append(min(row[-1] + 1, last[j] + 1, last[j - 1] + (x != y)))
-    return row[-1]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from scripts import clips, run
 
 from mertool import media
 from mertool.manifest import read
+from mertool.types import Clip
 
 
 def figure(median: float, p90: float, worst: float) -> dict[str, float]:
@@ -128,3 +129,29 @@ def test_wrong_options(tmp_path):
     ):
         done = run("align", "--data", data, option, value)
         assert done.returncode == 2 and told in done.stderr and not done.stdout
+
+
+def test_speech_by_hand(script, monkeypatch):
+    speech = script("align_speech")
+    assert speech.edits("kitten", "sitting") == 3 and speech.edits("", "ab") == 2
+    said = speech.words.Said(
+        "x", text="a b", sound=np.zeros(1600, np.float32), reference=((0.0, 0.03), (0.05, 0.06))
+    )
+    monkeypatch.setattr(speech.voice, "voiced", lambda sound: [(0.0, 0.05)])
+    assert speech.detected([said])["clean"] == pytest.approx(0.7)  # 30, 40 and 50 ms are wrong
+
+    def align(clip):  # words that are not said get a low score but for one
+        return [(0.0, 0.0, 0.9 if w in "a b d" else 0.1) for w in clip.text.split()]
+
+    monkeypatch.setattr(speech.words, "ours", lambda: align)
+    found = speech.scored([Clip("1", text="a b"), Clip("2", text="a c d")])
+    assert found == {"clips": 2, "said": 0.2, "another": pytest.approx(1 / 3)}
+
+
+def test_speech(script, shared):
+    speech = script("align_speech")
+    found = speech.measure(shared / "data" / "grid", shared / "data" / "ravdess_speech", 1)
+    assert found["voice"].keys() == {"clean", "20 dB", "10 dB", "5 dB"}
+    assert 0 < found["pronunciations"]["rules"] < 0.5
+    assert found["recognised"]["ravdess_speech"]["clips"] == 1
+    assert "word errors" in speech.lines(found)[-1]

@@ -25,8 +25,8 @@ SCRIPTS = (
     "sanity", "speech", "startup", "tutorial",
 )  # fmt: skip
 PARTS = {
-    "agreement", "align_mosi", "align_pool", "align_robust", "align_words", "common",
-    "face_memory", "face_runs", "known_faces", "odd_faces", "stub_feat",
+    "agreement", "align_mosi", "align_pool", "align_robust", "align_speech", "align_words",
+    "common", "face_memory", "face_runs", "known_faces", "odd_faces", "stub_feat",
 }  # fmt: skip
 NO_DATA = {"claim_fdmer", "claim_mcr", "complexity", "interaction", "startup"}  # need none
 
