@@ -8,7 +8,7 @@ from pathlib import Path
 WORDS = ["hello", "world", "yes", "no", "well", "you", "know", "what", "it", "is", "fine"]
 
 
-def save_whisper(folder: Path, *, english: bool = False, heads: bool = True, seed: int = 0) -> Path:
+def save_whisper(folder: Path, *, english: bool = False, heads: bool = True, seed: int = 2) -> Path:
     """Write model, tokenizer and feature extractor to a folder.
 
     Args:
@@ -46,11 +46,20 @@ def save_whisper(folder: Path, *, english: bool = False, heads: bool = True, see
     )  # fmt: skip
     torch.manual_seed(seed)
     model = WhisperForConditionalGeneration(config)
+    with torch.no_grad():  # as the padding, the end starts with zeros: no text would ever end
+        model.get_output_embeddings().weight[end] = torch.randn(config.d_model)
     model.generation_config = GenerationConfig(
         decoder_start_token_id=end + 1, eos_token_id=end, bos_token_id=end, pad_token_id=end,
         is_multilingual=not english, begin_suppress_tokens=[vocabulary["Ġ"], end],
         suppress_tokens=[vocabulary["©"]],
+        no_timestamps_token_id=vocabulary["<|notimestamps|>"], return_timestamps=False,
+        **({} if english else {
+            "lang_to_id": {name: vocabulary[name] for name in ("<|en|>", "<|de|>", "<|jw|>")},
+            "task_to_id": {name: vocabulary[f"<|{name}|>"] for name in ("transcribe", "translate")},
+        }),
         **({"alignment_heads": [[0, 1], [1, 0]]} if heads else {}),
+        # As in files of the hub's: an older form of what follows the start.
+        forced_decoder_ids=[[1, vocabulary["<|notimestamps|>"]] if english else [1, None]],
     )  # fmt: skip
     model.save_pretrained(folder)
     assert json.loads((folder / "config.json").read_text())["model_type"] == "whisper"

@@ -41,7 +41,7 @@ def find_model(model: str, modality: str = "text") -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        with _quiet():
+        with quiet():
             return Path(snapshot_download(model, allow_patterns=_FILES, ignore_patterns=["*/*"]))
     except Exception as error:  # whatever the network or the hub has to say
         raise MertoolError(
@@ -243,7 +243,7 @@ def _loading(folder: Path, modality: str, parts: str) -> Iterator[None]:
     Imports of transformers belong in here: beside a torchvision that does not fit torch they fail.
     """
     try:
-        with _quiet():
+        with quiet():
             yield
     except Exception as error:
         raise MertoolError(
@@ -281,7 +281,7 @@ def _first_line(error: Exception) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No bars and chatter of transformers and the hub on stderr."""
     from huggingface_hub.utils import logging as hub
     from transformers.utils import logging

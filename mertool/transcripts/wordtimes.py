@@ -1,4 +1,4 @@
-"""From what a recogniser writes, and where it looks meanwhile, to words with times."""
+"""From the tokens that a recogniser writes, and their times, to words with times."""
 
 from __future__ import annotations
 
@@ -10,56 +10,6 @@ import numpy as np
 
 from mertool.types import Word
 from mertool.words import split_words
-
-
-def focus(looks: np.ndarray, width: int) -> np.ndarray:
-    """Where the heads look, sharpened.
-
-    Args:
-        looks: (heads, rows, positions) attention weights.
-        width: Of the median filter over time, odd.
-
-    Returns:
-        (rows, positions): the heads' mean of weights that are renormalised, standardised over the
-        rows and smoothed over time.
-    """
-    looks = looks / np.maximum(looks.sum(-1, keepdims=True), 1e-12)
-    spread = np.maximum(looks.std(axis=-2, keepdims=True), 1e-12)
-    looks = (looks - looks.mean(axis=-2, keepdims=True)) / spread
-    padded = np.pad(looks, ((0, 0), (0, 0), (width // 2, width // 2)), mode="edge")
-    windows = np.lib.stride_tricks.sliding_window_view(padded, width, axis=-1)
-    return np.median(windows, axis=-1).mean(axis=0)
-
-
-def warp(cost: np.ndarray) -> list[int]:
-    """Dynamic time warping: the cheapest path through (rows, positions) from corner to corner.
-
-    A step goes to the next row, the next position, or both.
-
-    Returns:
-        (rows) the first position of each row.
-    """
-    rows, _ = cost.shape
-    total = np.empty_like(cost)
-    total[0] = np.cumsum(cost[0])
-    for i in range(1, rows):
-        # From above or diagonally; along the row a running minimum solves the recursion.
-        above = np.minimum(total[i - 1], np.concatenate([[np.inf], total[i - 1][:-1]]))
-        along = np.cumsum(cost[i])
-        total[i] = along + np.minimum.accumulate(above - along + cost[i])
-    i, j = rows - 1, cost.shape[1] - 1
-    first = [0] * rows
-    while i:
-        best = min(
-            [(total[i - 1, j - 1], 0), (total[i - 1, j], 1), (total[i, j - 1], 2)]
-            if j
-            else [(total[i - 1, j], 1)]
-        )[1]
-        if best != 2:
-            first[i] = j
-            i -= 1
-        j -= best != 1
-    return first
 
 
 def characters(tokenizer: Any, tokens: Sequence[int]) -> tuple[str, list[int]]:

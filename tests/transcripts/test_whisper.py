@@ -1,9 +1,9 @@
-"""Whisper: a tiny random one that the tests make, and the logic of word times by itself."""
+"""Whisper: a tiny random one that the tests make, and the logic of words by itself."""
 
 from __future__ import annotations
 
-import itertools
 import json
+import logging
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,11 +13,12 @@ import torch
 from media_samples import write_wav
 from spoken import RATE, scene
 from tiny_whisper import WORDS, save_whisper
+from transformers.generation.utils import GenerateEncoderDecoderOutput
 
 from mertool.errors import MertoolError, UsageError
 from mertool.transcripts.recognise import Config, recognise, recogniser
 from mertool.transcripts.whisper import Whisper
-from mertool.transcripts.wordtimes import characters, focus, warp, within, words_of
+from mertool.transcripts.wordtimes import characters, within, words_of
 from mertool.types import Clip, Word
 from mertool.words import split_words
 
@@ -54,7 +55,7 @@ def test_a_recording_longer_than_the_model_hears_at_once(folder: Path, tmp_path:
     check(found, len(sound) / RATE)
     assert len(found.cues) >= 4
     assert found.language in ("en", "de", "jv")
-    assert all(word.text.rstrip("sing.é") for cue in found.cues for word in cue.words)
+    assert not set("<|>") & set(found.text)  # no special token is said
     recogniser.cache_clear()
     assert recognise(clip, config) == found
     # A part of it: times stay those of the recording.
@@ -71,45 +72,136 @@ def test_words_keep_to_the_voice(whisper: Whisper):
     assert all(11.0 <= w.start and w.end <= 12.0 for w in inside)
 
 
-def test_pieces_together_are_as_each_alone(whisper: Whisper, monkeypatch):
-    pieces = [(0.0, scene(0, 2, 0.2)), (3.0, scene(0.3, 1.5)), (6.0, scene(0.1, 3))]
-    monkeypatch.setattr(whisper, "_batch", 2)  # as on a GPU, two and one
-    together = whisper.recognise(pieces, "de", [(0.0, 10.0)])
-    alone = [cue for p in pieces for cue in whisper.recognise([p], "de", [(0.0, 10.0)]).cues]
-    assert [c.text for c in together.cues] == [c.text for c in alone]
+PIECES = [(0.0, scene(0, 2, 0.2)), (3.0, scene(0.3, 1.5)), (6.0, scene(0.1, 3))]
+
+
+def test_pieces_together_are_as_each_alone(whisper: Whisper, monkeypatch, caplog):
+    voice = [(0.0, 10.0)]
+    alone = [cue for p in PIECES for cue in whisper.recognise([p], "de", voice).cues]
+    monkeypatch.setattr(whisper, "_batch", 3)  # as on a GPU
+    monkeypatch.setattr(logging.getLogger("transformers"), "handlers", [caplog.handler])
+    together = whisper.recognise(PIECES, "de", voice)
+    # The texts differ in length: some end before the others of the batch do.
+    assert len({len(cue.words) for cue in together.cues}) == 3
     assert together.language == "de"
+    assert [c.text for c in together.cues] == [c.text for c in alone]
+    for ours, theirs in zip(together.cues, alone, strict=True):
+        for a, b in zip(ours.words, theirs.words, strict=True):
+            assert (a.start, a.end) == pytest.approx((b.start, b.end), abs=1e-6)
+            assert a.score == pytest.approx(b.score, abs=1e-3)
+    assert not caplog.records  # transformers has nothing to say
 
 
-def test_a_given_language_is_believed_and_changes_the_prompt(whisper: Whisper):
-    start = whisper._ids["startoftranscript"]
-    rest = [whisper._ids["transcribe"], whisper._ids["notimestamps"]]
-    german = whisper._language_token("de-CH")
-    assert whisper._prompt(german) == [start, german, *rest]
-    assert whisper._tokenizer.convert_ids_to_tokens(whisper._language_token("jv")) == "<|jw|>"
+def warped(looks: np.ndarray, width: int) -> list[int]:
+    """First positions of rows, by the text of the released method, every cell by recursion.
+
+    Args:
+        looks: (heads, rows, positions) attention.
+        width: Of the median filter.
+    """
+    looks = (looks - looks.mean(1, keepdims=True)) / looks.std(1, keepdims=True)
+    padded = np.pad(looks, ((0, 0), (0, 0), (width // 2, width // 2)), mode="reflect")
+    cost = np.zeros(looks.shape[1:])
+    for i, j in np.ndindex(cost.shape):
+        cost[i, j] = -np.median(padded[:, i, j : j + width], axis=-1).mean()
+    total = np.full(cost.shape, np.inf)
+    before = {}
+    for i, j in np.ndindex(cost.shape):
+        ways = [(i - 1, j - 1), (i - 1, j), (i, j - 1)]
+        ways = [way for way in ways if min(way) >= 0]
+        before[i, j] = min(ways, key=lambda way: total[way], default=None)
+        total[i, j] = cost[i, j] + (total[before[i, j]] if ways else 0)
+    spot, first = (cost.shape[0] - 1, cost.shape[1] - 1), [0] * cost.shape[0]
+    while spot:
+        first[spot[0]] = spot[1]
+        spot = before[spot]
+    return first
+
+
+def test_times_and_scores_are_those_of_a_pass_over_the_whole_text(whisper: Whisper):
+    states = whisper._encode([sound for _, sound in PIECES])
+    written = whisper._write(states, [len(sound) for _, sound in PIECES], "de")
+    ids = whisper._tokenizer.get_vocab()
+    prompt = [ids[f"<|{n}|>"] for n in ("startoftranscript", "de", "transcribe", "notimestamps")]
+    asked = whisper._model.generation_config
+    lengths = []
+    for (_, sound), state, (tokens, edges, scores) in zip(PIECES, states, written, strict=True):
+        with torch.inference_mode():
+            made = whisper._model(
+                decoder_input_ids=torch.tensor([prompt + tokens]),
+                encoder_outputs=(state[None],),
+                output_attentions=True,
+            )
+        # Row r looks for the token that it writes, the next one: the prompt's last for the first.
+        rows = slice(len(prompt) - 1, None if len(tokens) < whisper._limit else -1)
+        frames = len(sound) // 160
+        looks = [made.cross_attentions[a][0, b, rows, : frames // 2] for a, b in ([0, 1], [1, 0])]
+        first = warped(torch.stack(looks).double().numpy(), 7)
+        assert edges[: len(first)] == pytest.approx([0.02 * i for i in first], abs=1e-6)
+        assert len(edges) == len(tokens) + 1 and (np.diff(edges) >= 0).all()
+        logits = made.logits[0, len(prompt) - 1 :].clone()
+        logits[:, asked.suppress_tokens] = -np.inf
+        logits[0, asked.begin_suppress_tokens] = -np.inf
+        likely = logits.softmax(-1)
+        assert likely[: len(tokens)].argmax(-1).tolist() == tokens
+        assert scores == pytest.approx(likely[range(len(tokens)), tokens].tolist(), abs=1e-4)
+        if len(tokens) < whisper._limit:
+            assert int(likely[len(tokens)].argmax()) == asked.eos_token_id
+        lengths.append(len(tokens))
+    assert max(lengths) == whisper._limit > sorted(lengths)[1] > min(lengths) > 0
+
+
+def prompts(whisper: Whisper, monkeypatch, language: str) -> list[str]:
+    """What the model is given before it writes."""
+    generate, seen = whisper._model.generate, []
+
+    def spy(**options):
+        made = generate(**options)
+        seen.append(made.sequences[0, : -len(made.scores)].tolist())
+        return made
+
+    monkeypatch.setattr(whisper._model, "generate", spy)
+    found = whisper.recognise(PIECES[:1], language, [(0.0, 10.0)])
+    assert found.language == (language or "en")
+    return whisper._tokenizer.convert_ids_to_tokens(seen[0])
+
+
+def test_a_given_language_is_believed_and_changes_the_prompt(whisper: Whisper, monkeypatch):
+    german = ["<|startoftranscript|>", "<|de|>", "<|transcribe|>", "<|notimestamps|>"]
+    assert prompts(whisper, monkeypatch, "de-CH") == german
+    assert whisper._code("jv") == "jw"
     with pytest.raises(UsageError, match='does not know the language "fi"'):
-        whisper._language_token("fi")
+        whisper.recognise(PIECES[:1], "fi", [])
 
 
 def test_the_language_is_the_likeliest_of_all_pieces(whisper: Whisper, monkeypatch):
-    tokens = whisper._languages
+    english, german = (whisper._tokenizer.get_vocab()[f"<|{n}|>"] for n in ("en", "de"))
     logits = torch.full((2, 1, 28), -20.0)
-    logits[0, 0, tokens["en"]], logits[0, 0, tokens["de"]] = 2.0, 1.0
-    logits[1, 0, tokens["en"]], logits[1, 0, tokens["de"]] = 0.0, 4.0
-    monkeypatch.setattr(whisper, "_model", lambda **_: SimpleNamespace(logits=logits))
-    token, language, sure = whisper._detect(torch.zeros(2, 1, 1))
-    assert (token, language) == (tokens["de"], "de")
+    logits[0, 0, english], logits[0, 0, german] = 2.0, 1.0
+    logits[1, 0, english], logits[1, 0, german] = 0.0, 4.0
+    monkeypatch.setattr(whisper._model, "forward", lambda **_: SimpleNamespace(logits=logits))
+    code, sure = whisper._detect(torch.zeros(2, 1, 1))
+    assert code == "de"
     # Mean log probabilities of en and de differ by ((2 - 1) + (0 - 4)) / 2 = -1.5.
     assert sure == pytest.approx(1 / (1 + np.exp(-1.5)), abs=1e-3)
 
 
-def test_a_model_of_english_alone(tmp_path: Path):
+def test_the_language_is_detected_and_written_in(whisper: Whisper, monkeypatch):
+    seen = []
+    detect = whisper._detect
+    monkeypatch.setattr(whisper, "_detect", lambda states: seen.append(detect(states)) or seen[0])
+    found = whisper.recognise(PIECES, "", [(0.0, 10.0)])
+    [(code, sure)] = seen
+    assert found.language == {"jw": "jv"}.get(code, code)
+    note = f'the language is taken for "{found.language}", at {sure:.0%}'
+    assert (note in found.notes) == (sure < 0.5)
+    assert found.cues == whisper.recognise(PIECES, found.language, [(0.0, 10.0)]).cues
+
+
+def test_a_model_of_english_alone(tmp_path: Path, monkeypatch):
     folder = save_whisper(tmp_path / "english", english=True)
     whisper = Whisper(Config("whisper", str(folder)), "cpu")
-    assert whisper._prompt(whisper._language_token("en-US")) == [
-        whisper._ids["startoftranscript"], whisper._ids["notimestamps"]
-    ]  # fmt: skip
-    found = whisper.recognise([(0.0, scene(0.2, 1.5))], "", [(0.0, 2.0)])
-    assert found.language == "en"
+    assert prompts(whisper, monkeypatch, "") == ["<|startoftranscript|>", "<|notimestamps|>"]
     with pytest.raises(UsageError, match='language "de"'):
         Whisper(Config("whisper", str(folder), "de"), "cpu")
 
@@ -117,7 +209,7 @@ def test_a_model_of_english_alone(tmp_path: Path):
 def test_without_alignment_heads_the_last_layers_do_and_it_is_said(tmp_path: Path):
     folder = save_whisper(tmp_path / "headless", heads=False)
     whisper = Whisper(Config("whisper", str(folder)), "cpu")
-    assert whisper._heads == [(1, 0), (1, 1)]
+    assert whisper._model.generation_config.alignment_heads == [[1, 0], [1, 1]]
     found = whisper.recognise([(0.0, scene(0.2, 1.5))], "en", [(0.0, 2.0)])
     check(found, 2.0)
     assert any("alignment heads" in note for note in found.notes)
@@ -131,6 +223,12 @@ def test_without_alignment_heads_the_last_layers_do_and_it_is_said(tmp_path: Pat
         ("config.json", {"model_type": "bert"}, "not \"whisper\""),
         ("preprocessor_config.json", {"chunk_length": 30}, "frames for 300 positions"),
         ("preprocessor_config.json", {"feature_size": 128}, "128 bands for 80"),
+        ("generation_config.json", None, "has no no_timestamps_token_id"),
+        ("generation_config.json", {"lang_to_id": None}, "has no lang_to_id"),
+        ("generation_config.json", {"lang_to_id": {"<|en|>": 3}}, "<|en|> is token 3 of the model"),
+        ("generation_config.json", {"alignment_heads": [[2, 0]]}, "no alignment head [2, 0]"),
+        ("generation_config.json", {"lang_to_id": [1]}, "is not as it should be"),
+        ("generation_config.json", {"alignment_heads": 7}, "is not as it should be"),
     ],
 )  # fmt: skip
 def test_a_folder_that_is_no_whisper_is_refused(folder, tmp_path, file, change, message):
@@ -157,117 +255,49 @@ def test_a_model_that_cannot_be_downloaded_is_three_lines(monkeypatch):
     assert "--set asr.engine=pocketsphinx" in caught.value.fix
 
 
-class Fake:
-    """Stands for the model: writes tokens, and looks where it is told to."""
-
-    def __init__(self, whisper: Whisper, written: list[int], edges: list[int], silent: float = 0):
-        self.whisper, self.written, self.edges = whisper, written, edges
-        self.silence = silent
-
-    def __call__(self, decoder_input_ids, encoder_outputs, output_attentions=False, **_):
-        ids = decoder_input_ids[0].tolist()
-        prompt = len(self.whisper._prompt(19))
-        logits = torch.full((1, len(ids), 28), -10.0)
-        for i in range(len(ids)):
-            k = i - (prompt - 1)  # what the position before writes
-            token = self.written[k] if 0 <= k < len(self.written) else self.whisper._end
-            logits[0, i, token] = 3.0
-        if self.silence:
-            logits[0, 0] = -50.0
-            logits[0, 0, self.whisper._silence] = 0.0
-        looks = torch.full((1, 2, len(ids), 300), 1e-3)
-        for k, (a, b) in enumerate(itertools.pairwise(self.edges)):
-            looks[:, :, prompt - 1 + k, a:b] = 1.0
-        return SimpleNamespace(logits=logits, cross_attentions=[looks, looks])
+def looking(whisper: Whisper, written: list[str], edges: list[int]):
+    """A `generate` that writes tokens, and looks where it is told to while it writes each."""
+    ids = whisper._tokenizer.get_vocab()
+    start = [ids[f"<|{n}|>"] for n in ("startoftranscript", "en", "transcribe", "notimestamps")]
+    tokens = [*(ids[t] for t in written), whisper._model.generation_config.eos_token_id]
+    looks = torch.rand((1, 2, len(start) + len(written), 300), generator=torch.manual_seed(0)) / 100
+    for k in range(len(tokens)):
+        looks[:, :, len(start) - 1 + k, edges[k] : edges[k + 1]] = 1.0
+    steps = [looks[:, :, : len(start)], *looks[:, :, len(start) :].split(1, dim=2)]
+    logits = torch.full((len(tokens), 28), -10.0)
+    logits[range(len(tokens)), tokens] = 3.0
+    made = GenerateEncoderDecoderOutput(
+        sequences=torch.tensor([start + tokens]),
+        scores=tuple(logits[:, None]),
+        cross_attentions=tuple((step, step) for step in steps),
+    )
+    return lambda **_: made
 
 
 def test_words_stand_where_the_heads_look(whisper: Whisper, monkeypatch):
-    vocabulary = whisper._tokenizer.get_vocab()
-    written = [vocabulary[t] for t in ("Ġhello", "Ġwell", "ing", ".")]
     # Positions of 20 ms: hello 0.2 to 0.6 s (its row looks from the start on), well-ing-. to 1.2 s.
-    fake = Fake(whisper, written, [0, 30, 45, 55, 60, 100])
-    monkeypatch.setattr(whisper, "_model", fake)
-    sound = np.zeros(2 * RATE, np.float32)
-    cue, note = whisper._cue((5.0, sound), torch.zeros(1, 1), written, 19, [(5.2, 7.0)])
-    assert cue.text == "hello welling."
-    hello, welling = cue.words
+    fake = looking(whisper, ["Ġhello", "Ġwell", "ing", "."], [0, 30, 45, 55, 60, 100])
+    monkeypatch.setattr(whisper._model, "generate", fake)
+    found = whisper.recognise([(5.0, np.zeros(2 * RATE, np.float32))], "en", [(5.2, 7.0)])
+    assert found.text == "hello welling." and not found.notes
+    hello, welling = found.cues[0].words
     assert (hello.text, welling.text) == ("hello", "welling.")
-    assert (hello.start, hello.end) == pytest.approx((5.2, 5.6))  # it begins with the voice
-    assert (welling.start, welling.end) == pytest.approx((5.6, 6.2))
-    # Logit 3 among those that may be written at -10: all but the eleven `never` ones.
-    allowed = 28 - len(whisper._never)
-    assert hello.score == pytest.approx(1 / (1 + (allowed - 1) * np.exp(-13)), abs=1e-6)
-    assert note == ""
+    # It begins with the voice.
+    assert (hello.start, hello.end) == pytest.approx((5.2, 5.6), abs=0.03)
+    assert (welling.start, welling.end) == pytest.approx((5.6, 6.2), abs=0.03)
+    # Logit 3 among 28, the others at -10.
+    assert hello.score == pytest.approx(1 / (1 + 27 * np.exp(-13)), abs=1e-4)
 
 
-def test_where_silence_is_likelier_than_unlikely_words_nothing_is_said(whisper, monkeypatch):
-    vocabulary = whisper._tokenizer.get_vocab()
-    written, other = vocabulary["Ġhello"], vocabulary["Ġworld"]
-    sound = np.zeros(RATE, np.float32)
-    for said, silent, kept in [(other, 1, False), (written, 1, True), (other, 0, True)]:
-        # What was written is likely, or the model would rather have written something else.
-        monkeypatch.setattr(whisper, "_model", Fake(whisper, [said], [0, 20, 50], silent))
-        cue, _ = whisper._cue((0.0, sound), torch.zeros(1, 1), [written], 19, [(0.0, 1.0)])
-        assert bool(cue.words) == kept
-
-
-def test_a_text_that_repeats_itself_is_noted(whisper: Whisper, monkeypatch):
-    vocabulary = whisper._tokenizer.get_vocab()
-    for tokens, noted in [(["Ġhello"] * 16, True), ([f"Ġ{w}" for w in WORDS], False)]:
-        written = [vocabulary[t] for t in tokens]
-        edges = np.linspace(0, 50, len(written) + 2).astype(int).tolist()
-        monkeypatch.setattr(whisper, "_model", Fake(whisper, written, edges))
-        sound = np.zeros(RATE, np.float32)
-        cue, note = whisper._cue((2.0, sound), torch.zeros(1, 1), written, 19, [(2.0, 3.0)])
-        assert len(cue.words) == len(written)
-        assert (note == "the recogniser repeats itself at 2.0 to 3.0 s") == noted
-
-
-def cheapest(cost: np.ndarray) -> float:
-    """Cost of the best path by trying all."""
-    rows, columns = cost.shape
-
-    def walk(i: int, j: int) -> float:
-        if (i, j) == (rows - 1, columns - 1):
-            return cost[i, j]
-        steps = [(i + 1, j), (i, j + 1), (i + 1, j + 1)]
-        return cost[i, j] + min(walk(a, b) for a, b in steps if a < rows and b < columns)
-
-    return walk(0, 0)
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (4, 1), (3, 6), (5, 5), (6, 3)])
-def test_the_warp_is_the_cheapest_path(shape):
-    rng = np.random.default_rng(sum(shape))
-    for _ in range(5):
-        cost = rng.normal(size=shape)
-        first = warp(cost)
-        assert len(first) == shape[0] and first[0] == 0
-        assert (np.diff(first) >= 0).all()
-        # The best path with these first positions: row i runs on to the next row's first position,
-        # or to the one before it.
-        total = 0.0
-        for i, start in enumerate(first):
-            if i + 1 == len(first):
-                total += cost[i, start:].sum()
-            else:
-                ends = {max(start, first[i + 1] - 1), first[i + 1]}
-                total += min(cost[i, start : end + 1].sum() for end in ends)
-        assert total == pytest.approx(cheapest(cost))
-
-
-def test_focus_is_standardised_over_rows_and_smoothed_over_time():
-    looks = np.random.default_rng(0).uniform(size=(2, 4, 9))
-    found = focus(looks, 3)
-    expected = np.zeros((4, 9))
-    for head in looks:
-        head = head / head.sum(axis=1, keepdims=True)
-        head = (head - head.mean(axis=0)) / head.std(axis=0)
-        for i, j in np.ndindex(4, 9):
-            near = [head[i, min(max(k, 0), 8)] for k in (j - 1, j, j + 1)]
-            expected[i, j] += sorted(near)[1] / 2
-    assert np.allclose(found, expected)
-    assert np.isfinite(focus(np.ones((1, 1, 5)), 3)).all()
+@pytest.mark.parametrize(
+    ("written", "noted"), [(["Ġhello"] * 16, True), ([f"Ġ{w}" for w in WORDS], False)]
+)
+def test_a_text_that_repeats_itself_is_noted(whisper: Whisper, monkeypatch, written, noted):
+    edges = np.linspace(0, 50, len(written) + 2).astype(int).tolist()
+    monkeypatch.setattr(whisper._model, "generate", looking(whisper, written, edges))
+    found = whisper.recognise([(2.0, np.zeros(RATE, np.float32))], "en", [(2.0, 3.0)])
+    assert len(found.cues[0].words) == len(written)
+    assert found.notes == ["the recogniser repeats itself at 2.0 to 3.0 s"] * noted
 
 
 def test_characters_of_several_tokens_and_tokens_of_several_words(whisper: Whisper):
