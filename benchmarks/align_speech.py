@@ -19,7 +19,8 @@ from mertool.align.pronounce import espeak, has_espeak
 from mertool.align.spelling import pronounce
 from mertool.cli.common import table
 from mertool.transcripts import voice
-from mertool.transcripts.recognise import Config, recognise
+from mertool.transcripts.asr import Config
+from mertool.transcripts.recognise import recognise
 from mertool.types import Clip
 
 STEP = 0.01  # seconds by which voice is judged

@@ -13,8 +13,8 @@ from mertool.align.letters import read_alphabet
 from mertool.align.spacing import spaced
 from mertool.align.viterbi import Path, forced_paths, frames_needed
 from mertool.errors import DataError, MertoolWarning
-from mertool.extract.pretrained import find_model, load_ctc
 from mertool.extract.speech import SpeechFrames
+from mertool.pretrained import find_model, load_ctc
 from mertool.types import Clip, Word
 from mertool.words import split_words
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mertool.errors import MertoolWarning, UsageError
-from mertool.extract.pretrained import find_model, licence_of, load_speech_encoder
 from mertool.extract.speech import SpeechFrames
+from mertool.pretrained import find_model, licence_of, load_speech_encoder
 from mertool.types import Clip, Rows
 
 if TYPE_CHECKING:

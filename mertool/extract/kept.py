@@ -18,7 +18,7 @@ from mertool.errors import DataError
 from mertool.extract.worker import stamp_of
 from mertool.files import cannot_write, to_json, write_text
 from mertool.processes import one_thread
-from mertool.transcripts import Transcript, files, recognise, write
+from mertool.transcripts import Transcript, asr, files, recognise, write
 from mertool.transcripts.voice import RATE, Activity, activity
 from mertool.types import Clip
 
@@ -40,14 +40,14 @@ class Kept:
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         return self._folder / f"{kind}-{digest[:24]}{suffix}"
 
-    def _transcript_path(self, config: recognise.Config) -> Path:
+    def _transcript_path(self, config: asr.Config) -> Path:
         return self._path("asr", ".json", to_dict(config))
 
-    def has_transcript(self, config: recognise.Config) -> bool:
+    def has_transcript(self, config: asr.Config) -> bool:
         """Whether the clip has been recognised."""
         return self._transcript_path(config).exists()
 
-    def transcript(self, config: recognise.Config) -> tuple[Transcript, dict[str, Any]]:
+    def transcript(self, config: asr.Config) -> tuple[Transcript, dict[str, Any]]:
         """What is said in the clip, and by what it was recognised.
 
         Raises:

@@ -10,7 +10,7 @@ from mertool.config import resolve, settings_of
 from mertool.errors import UsageError, did_you_mean
 from mertool.extract.worker import StreamPlan
 from mertool.registry import registry
-from mertool.transcripts.recognise import Config as AsrConfig
+from mertool.transcripts.asr import Config as AsrConfig
 
 MODALITIES = ("text", "audio", "vision")
 

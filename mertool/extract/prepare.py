@@ -25,7 +25,7 @@ from mertool.extract.worker import DIED, Outcome
 from mertool.manifest import Manifest
 from mertool.processes import in_workers
 from mertool.store import json_attr
-from mertool.transcripts import Cue, Transcript, files, moved, recognise
+from mertool.transcripts import Cue, Transcript, asr, files, moved, recognise
 from mertool.types import Clip
 
 TRANSCRIPTS = ("sidecar", "asr", "none")
@@ -42,7 +42,7 @@ class Plan:
     """
 
     transcript: str
-    asr: recognise.Config | None = None
+    asr: asr.Config | None = None
     rule: segments.Rule | None = None
 
     def attr(self, info: dict[str, Any], recognised: int) -> str:

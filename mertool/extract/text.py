@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from mertool.errors import MertoolError, MertoolWarning, UsageError
-from mertool.extract.pretrained import find_model, licence_of, load_encoder, max_length
 from mertool.extract.windows import take, windows
+from mertool.pretrained import find_model, licence_of, load_encoder, max_length
 from mertool.types import Clip, Rows
 from mertool.words import split_words
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from mertool.errors import MertoolError, UsageError
 from mertool.transcripts import Cue, Transcript
-from mertool.transcripts.recognise import Config, Pieces, ordered
+from mertool.transcripts.asr import Config, Pieces, ordered
 from mertool.transcripts.voice import RATE
 from mertool.types import Word
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from mertool.errors import MertoolError, UsageError
-from mertool.extract.pretrained import find_model, load_whisper, quiet
+from mertool.pretrained import find_model, load_whisper, quiet
 from mertool.transcripts import Cue, Transcript
-from mertool.transcripts.recognise import Config, Pieces, ordered
+from mertool.transcripts.asr import Config, Pieces, ordered
 from mertool.transcripts.wordtimes import characters, within, words_of
 from mertool.words import split_words
 

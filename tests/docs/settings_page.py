@@ -19,7 +19,7 @@ from mertool.data import DataConfig
 from mertool.registry import registry
 from mertool.train import RunConfig
 from mertool.train.loop import TrainConfig
-from mertool.transcripts.recognise import Config as AsrConfig
+from mertool.transcripts.asr import Config as AsrConfig
 
 INTRO = """\
 # Settings

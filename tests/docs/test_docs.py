@@ -23,7 +23,7 @@ from mertool.extract.face.pipeline import COLUMNS
 from mertool.extract.segment import rule
 from mertool.registry import registry
 from mertool.train.loop import TrainConfig
-from mertool.transcripts.recognise import Config as AsrConfig
+from mertool.transcripts.asr import Config as AsrConfig
 
 every_page = pytest.mark.parametrize(
     "path", pages.PAGES, ids=lambda p: str(p.relative_to(pages.ROOT))

@@ -12,7 +12,8 @@ from spoken import RATE, scene
 from mertool.config import resolve
 from mertool.errors import MediaError, UsageError
 from mertool.transcripts import Cue, Transcript
-from mertool.transcripts.recognise import Config, ordered, recognise, recogniser, sounds
+from mertool.transcripts.asr import Config, ordered
+from mertool.transcripts.recognise import recognise, recogniser, sounds
 from mertool.transcripts.sphinx import Sphinx
 from mertool.types import Clip, Word
 from mertool.words import split_words

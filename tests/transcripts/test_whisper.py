@@ -16,7 +16,8 @@ from tiny_whisper import WORDS, save_whisper
 from transformers.generation.utils import GenerateEncoderDecoderOutput
 
 from mertool.errors import MertoolError, UsageError
-from mertool.transcripts.recognise import Config, recognise, recogniser
+from mertool.transcripts.asr import Config
+from mertool.transcripts.recognise import recognise, recogniser
 from mertool.transcripts.whisper import Whisper
 from mertool.transcripts.wordtimes import characters, within, words_of
 from mertool.types import Clip, Word

@@ -14,7 +14,7 @@ from mertool.errors import MertoolError, UsageError, readable
 from mertool.extract.face.crops import Crops
 from mertool.extract.face.pipeline import COLUMNS, Face, FaceSettings, face_rows, track_rows
 from mertool.extract.face.tracks import MISSING, Tracks
-from mertool.extract.pretrained import find_model, licence_of, load_image_encoder
+from mertool.pretrained import find_model, licence_of, load_image_encoder
 from mertool.types import Clip, Rows
 
 CROPS = ("face", "frame")
