@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mertool.align.place import Found, Plan, aligner_of, needs_media, place_words
+from mertool.align.place import Found, Plan, aligner_of, has_work, place_words
 from mertool.align.pool import POOLS, by_segments, by_words
 from mertool.config import resolve, settings_of, to_dict
 from mertool.errors import DataError, UsageError, one_line
@@ -105,7 +105,7 @@ def run(
         plan = Plan(
             segments, pool, use_words, cls, config, str(media) if media else None, bool(aligner)
         )
-        runs_aligner = use_words and needs_media(file, plan)
+        runs_aligner = use_words and has_work(file, plan)
         # What predict needs to do the same to other clips.
         made = {
             "pool": pool,

@@ -27,6 +27,8 @@ class File:
         device: Ignored.
     """
 
+    reads_media = False
+
     @dataclass(frozen=True)
     class Config:
         """Settings of the aligner.

@@ -80,13 +80,20 @@ def _media_of(clip: Clip, plan: Plan) -> Path:
     return Path(plan.media or clip.source) / clip.path
 
 
-def needs_media(file: FeatureFile, plan: Plan) -> bool:
-    """Whether any clip needs the aligner and has media; refuse if none can be placed at all."""
+def _can_align(clip: Clip, plan: Plan) -> bool:
+    """Whether the aligner has what it needs: the clip's media, unless it looks times up."""
+    if not getattr(plan.aligner, "reads_media", True):
+        return True
+    return bool(clip.path) and _media_of(clip, plan).is_file()
+
+
+def has_work(file: FeatureFile, plan: Plan) -> bool:
+    """Whether any clip needs the aligner and has its media; refuse if none can be placed at all."""
     missing, timed = None, False
     for clip in file.clips(rows=False):
         if _needs_aligner(clip, plan):
             missing = missing or clip
-            if clip.path and _media_of(clip, plan).is_file():
+            if _can_align(clip, plan):
                 return True
         else:
             timed |= bool(clip.words)
@@ -180,7 +187,7 @@ def _together(clips: list[Clip], plan: Plan) -> dict[int, list[Word]]:
     mine = {
         k: _for_aligner(clip, plan)
         for k, clip in enumerate(clips)
-        if _needs_aligner(clip, plan) and clip.path and _media_of(clip, plan).is_file()
+        if _needs_aligner(clip, plan) and _can_align(clip, plan)
     }
     if len(mine) < 2 or sum(map(_length, mine.values())) > _TOGETHER:
         return {}
@@ -219,8 +226,8 @@ def _find(clip: Clip, plan: Plan, ahead: list[Word] | None = None) -> Found:
         notes = ["its word times are out of order: all words are aligned anew"]
     if ahead is not None:
         return Found(ahead, notes=notes)
-    path = _media_of(clip, plan)
-    if not (clip.path and path.is_file()):
+    if not _can_align(clip, plan):
+        path = _media_of(clip, plan)
         return Found(error=f"The media file is missing: {path}" if clip.path else "No media file.")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import warnings
 
+import numpy as np
 import pytest
 
+import mertool
 from mertool.align.file import File
 from mertool.errors import DataError, MertoolWarning
+from mertool.store import Stream, Writer
 from mertool.testing import check_aligner, failed
 from mertool.transcripts import Cue, Transcript
 from mertool.transcripts.files import read
 from mertool.transcripts.write import save_json
-from mertool.types import Clip, Word
+from mertool.types import Clip, Rows, Word
 from mertool.words import split_words
 
 SPOKEN = "one two three four"
@@ -150,6 +153,22 @@ def test_grid(shared):
         made = read(path)
         words, said = align(Clip(path.stem, f"{path.stem}.mpg", str(folder), text=made.text))
         assert words == [(w.text, w.start, w.end, 1.0) for w in made.words] and said == []
+
+
+def test_features_without_media(put, tmp_path):
+    put("times/c1.json")
+    feats, out = tmp_path / "f.h5", tmp_path / "a.h5"
+    with Writer(feats, {"audio": Stream(("a",), {"timed": True})}) as writer:
+        rows = Rows(
+            np.arange(4, dtype=np.float32)[:, None], np.array([[k, k + 1] for k in range(4)])
+        )
+        writer.add(Clip("c1", text=SPOKEN, end=4.0), {"audio": rows})
+    report = mertool.align(
+        feats, out, aligner="file", settings=[f"align.folder={tmp_path / 'times'}"]
+    )
+    assert (report.words, report.unaligned_words, report.failures) == (4, 0, [])
+    with mertool.open(out) as file:
+        assert file["c1"].streams["audio"].values[:, 0].tolist() == [0, 1, 2, 3]
 
 
 def test_it_passes_the_checks_of_aligners():
