@@ -143,7 +143,7 @@ def functionals(
         made = version("opensmile")
     except (ImportError, PackageNotFoundError):
         return None, {"opensmile": "", "missing": "opensmile is not installed"}
-    clips = [file.clip(i, rows=False) for i in range(len(file))]
+    clips = list(file.clips(rows=False))
     if not all(clip.media.is_file() for clip in clips):
         return None, {"opensmile": made, "missing": "the clips' media are not here"}
     common.say(f"eGeMAPS of {len(clips)} clips")

@@ -9,7 +9,8 @@ import io
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +27,35 @@ def cannot_write(path: Path, error: OSError) -> OutputError:
     )
 
 
-def write_text(path: Path, text: str) -> None:
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
     """Write a file whole or not at all.
+
+    Yields:
+        What to write to; it becomes `path` when all has gone well.
 
     Raises:
         OutputError: The disk is full or closed.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise cannot_write(path, error) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text whole or not at all.
+
+    Raises:
+        OutputError: The disk is full or closed.
+    """
+    with whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def to_json(value: Any, indent: int | None = 2) -> str:

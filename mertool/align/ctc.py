@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,11 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mertool.align.letters import read_alphabet
-from mertool.align.spacing import spaced
+from mertool.align.spacing import evenly
 from mertool.align.viterbi import Path, forced_paths, frames_needed
-from mertool.errors import DataError, MertoolWarning
+from mertool.errors import DataError
 from mertool.extract.speech import SpeechFrames
 from mertool.pretrained import find_model, load_ctc
+from mertool.transcripts import voice
 from mertool.types import Clip, Word
 from mertool.words import split_words
 
@@ -167,7 +167,7 @@ class CTC(SpeechFrames):
         elif frames < frames_needed(tokens):
             reason = "the sound is too short for the words"
         if reason:
-            return _evenly(clip, texts, duration, reason)
+            return evenly(texts, clip.audio(voice.RATE), duration, reason)
         if frames * (2 * len(tokens) + 1 + 4 * self._width) > LARGEST:
             raise DataError(
                 f"The clip is too long to be aligned as a whole: {duration / 60:.0f} minutes, "
@@ -220,7 +220,7 @@ class CTC(SpeechFrames):
         """The words where the path has them."""
         if path is None:
             reason = "the transcript does not fit the sound"
-            return _evenly(task.clip, task.texts, task.duration, reason)
+            return evenly(task.texts, task.clip.audio(voice.RATE), task.duration, reason)
         hop, wildcard = self._hop / self._rate, self._alphabet.wildcard
         owner, tokens = np.array(task.owner), np.array(task.tokens)
         spoken = np.flatnonzero(path.targets >= 0)
@@ -235,13 +235,3 @@ class CTC(SpeechFrames):
             score = min(1.0, float(np.exp(heard.mean(dtype=np.float64)))) if len(heard) else 0.0
             words.append(Word(text, start, end, score))
         return words
-
-
-def _evenly(clip: Clip, texts: list[str], duration: float, reason: str) -> list[Word]:
-    from mertool.transcripts import voice
-
-    span = voice.span(clip.audio(voice.RATE))
-    start, end = (min(edge, duration) for edge in span or (0.0, duration))
-    where = "where there is voice" if span else "over the clip"
-    warnings.warn(f"{reason}; all words are evenly spaced {where}", MertoolWarning, stacklevel=4)
-    return spaced(texts, start, end)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from mertool.errors import DataError, MertoolWarning
-from mertool.transcripts import Transcript, files
+from mertool.transcripts import clamped, files
 from mertool.transcripts.spelling import timed
 from mertool.transcripts.times import Oddities, Timed, filled, mended
 from mertool.types import Clip, Word
@@ -68,7 +67,7 @@ class File:
         if not texts:
             return []
         path, own = self._find(clip)
-        transcript = _read(path, path.stat().st_mtime_ns)
+        transcript = files.read(path)
         for note in transcript.notes:
             _warn(note)
         if transcript.words is None:
@@ -88,10 +87,10 @@ class File:
                 f"{path}: {part.text[:60] or 'nothing is said in the time of the clip'}",
                 "Is it the file of this clip, with times from the start of the recording?",
             )
-        end = None if clip.end is None else clip.end - clip.start
-        words = [word and _inside(word, end) for word in words]
         last = max(word.end for word in words if word is not None)
-        placed = filled(words, texts, 0.0, last if end is None else end)
+        end = last if clip.end is None else clip.end - clip.start
+        words = [word and clamped(word, 0.0, end) for word in words]
+        placed = filled(words, texts, 0.0, end)
         lacking = sum(word is None for word in words)
         if lacking:
             _warn(f"{path.name} lacks {lacking} of {len(texts)} words: placed, score -1")
@@ -116,17 +115,6 @@ class File:
             f"Known suffixes: {' '.join(files.SUFFIXES)}. Say where they are: "
             "--set align.folder=DIR",
         )
-
-
-@functools.lru_cache(maxsize=4)  # clips of one recording come one after the other
-def _read(path: Path, changed: int) -> Transcript:
-    return files.read(path)
-
-
-def _inside(word: Word, end: float | None) -> Word:
-    return (
-        word if end is None else replace(word, start=min(word.start, end), end=min(word.end, end))
-    )
 
 
 def _warn(message: str) -> None:

@@ -1,38 +1,35 @@
-"""Words whose times nobody knows: evenly spaced."""
+"""Words whose times nobody finds: evenly spaced where there is voice."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
 
+from mertool.errors import MertoolWarning
+from mertool.transcripts import voice
+from mertool.transcripts.times import filled
 from mertool.types import Word
 
 
-def spaced(texts: Sequence[str], start: float, end: float) -> list[Word]:
-    """Words of equal length from `start` to `end` (or of none, where that is earlier), score -1."""
-    edges = np.linspace(start, max(start, end), len(texts) + 1).tolist()
-    return [Word(t, a, b) for t, a, b in zip(texts, edges, edges[1:], strict=False)]
-
-
-def fill(texts: Sequence[str], timed: Sequence[Word | None], duration: float) -> list[Word]:
-    """Space the words that have no time evenly between their neighbours.
+def evenly(texts: Sequence[str], sound: np.ndarray, duration: float, reason: str) -> list[Word]:
+    """Space all words of a clip evenly, from the first voice to the last.
 
     Args:
-        texts: All W words.
-        timed: The same words with their times; None where there are none.
-        duration: Length of the clip, seconds.
+        texts: The W words.
+        sound: (S,) float32 at 16 kHz.
+        duration: Length of the clip, seconds; where nobody speaks, the words fill it.
+        reason: Why they could not be aligned.
 
     Returns:
-        W words; those that were spaced have score -1.
+        W words, score -1.
+
+    Warns:
+        MertoolWarning: Always, with the reason.
     """
-    words: list[Word] = []
-    for i, word in enumerate(timed):
-        if word is not None:
-            words.append(word)
-        elif len(words) == i:
-            after = next((j for j in range(i, len(timed)) if timed[j] is not None), len(timed))
-            low = words[-1].end if words else 0.0
-            high = duration if after == len(timed) else timed[after].start
-            words += spaced(texts[i:after], low, high)
-    return words
+    span = voice.span(sound)
+    start, end = (min(edge, duration) for edge in span or (0.0, duration))
+    where = "where there is voice" if span else "over the clip"
+    warnings.warn(f"{reason}; all words are evenly spaced {where}", MertoolWarning, stacklevel=3)
+    return filled([None] * len(texts), texts, start, end)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,10 +15,12 @@ import numpy as np
 
 from mertool.align.pronounce import PROGRAM, guesser, has_espeak
 from mertool.align.skipping import grammar, matched
-from mertool.align.spacing import fill, spaced
+from mertool.align.spacing import evenly
 from mertool.align.spelling import dictionary_words
 from mertool.errors import MertoolError, MertoolWarning
-from mertool.transcripts import voice
+from mertool.transcripts import clamped
+from mertool.transcripts.sphinx import pcm16, plain
+from mertool.transcripts.times import filled
 from mertool.types import Clip, Word
 from mertool.words import split_words
 
@@ -152,12 +153,12 @@ class Pocketsphinx:
         words = [dictionary_words(text, self._known) for text in texts]
         silent = [text for text, parts in zip(texts, words, strict=True) if not parts]
         if len(silent) == len(texts):
-            return _evenly(texts, sound, duration, "no word can be pronounced in English")
+            return evenly(texts, sound, duration, "no word can be pronounced in English")
         if not np.any(sound):
-            return _evenly(texts, sound, duration, "there is no sound")
+            return evenly(texts, sound, duration, "there is no sound")
         found = self._search(sound, [word for parts in words for word in parts])
         if found is None:
-            return _evenly(texts, sound, duration, "the transcript does not fit the sound")
+            return evenly(texts, sound, duration, "the transcript does not fit the sound")
         if silent:
             _warn(
                 f"{len(silent)} of {len(texts)} words cannot be pronounced in English and are "
@@ -177,7 +178,7 @@ class Pocketsphinx:
                 f"{len(lost)} of {len(texts)} words are not heard and are evenly spaced between "
                 f"their neighbours: {', '.join(lost[:5])}"
             )
-        return [_within(word, duration) for word in fill(texts, timed, duration)]
+        return [clamped(word, 0.0, duration) for word in filled(timed, texts, 0.0, duration)]
 
     def _known(self, word: str) -> bool:
         return self._decoder.lookup_word(word) is not None
@@ -189,10 +190,10 @@ class Pocketsphinx:
             if not self._known(word):
                 decoder.add_word(word, self._pronounce(word, decoder.lookup_word), update=False)
         decoder.config["remove_noise"] = noisy = _is_noisy(sound)  # heeded by reinit_feat
-        samples = np.clip(np.rint(sound * 32768.0), -32768, 32767).astype("<i2").tobytes()
+        samples = pcm16(sound)
         decoder.set_align_text(" ".join(words))
         first = self._path(samples)
-        if [_plain(piece.word) for piece in first] != list(words):
+        if [plain(piece.word) for piece in first] != list(words):
             first = []
         # In noise all words fit badly.
         doubtful = 0 if noisy else sum(_score([piece]) < _POOR for piece in first)
@@ -202,7 +203,7 @@ class Pocketsphinx:
         decoder.add_fsg("skipping", decoder.create_fsg("skipping", 0, end, arcs))
         decoder.activate_search("skipping")
         second = self._path(samples)
-        places = matched(words, [_plain(piece.word) for piece in second])
+        places = matched(words, [plain(piece.word) for piece in second])
         if places is None or len(second) < _DOUBTFUL * len(words):
             return list(first) or None
         return [None if place is None else second[place] for place in places]
@@ -225,11 +226,6 @@ def _warn(message: str) -> None:
     warnings.warn(message, MertoolWarning, stacklevel=3)
 
 
-def _plain(word: str) -> str:
-    """A word without the number of its pronunciation, as in "a(2)"."""
-    return re.sub(r"\(\d+\)$", "", word)
-
-
 def _word(text: str, parts: Sequence[_Piece | None]) -> Word | None:
     """A word of the transcript from its dictionary words; None where none of them is heard."""
     heard = [piece for piece in parts if piece]
@@ -238,10 +234,6 @@ def _word(text: str, parts: Sequence[_Piece | None]) -> Word | None:
     first, last = heard[0].start, heard[-1].end
     start = first / _FRAMES + _MIDDLE if first else 0.0
     return Word(text, start, last / _FRAMES + _MIDDLE, _score(heard))
-
-
-def _within(word: Word, duration: float) -> Word:
-    return Word(word.text, min(word.start, duration), min(word.end, duration), word.score)
 
 
 def _score(pieces: Sequence[_Piece]) -> float:
@@ -262,11 +254,3 @@ def _is_noisy(sound: np.ndarray) -> bool:
         return False
     quiet, loud = np.percentile(10 * np.log10((frames**2).mean(axis=1) + 1e-12), (10, 95))
     return bool(loud - quiet < _NOISY)
-
-
-def _evenly(texts: Sequence[str], sound: np.ndarray, duration: float, reason: str) -> list[Word]:
-    span = voice.span(sound)
-    start, end = (min(edge, duration) for edge in span or (0.0, duration))
-    where = "where there is voice" if span else "over the clip"
-    warnings.warn(f"{reason}; all words are evenly spaced {where}", MertoolWarning, stacklevel=3)
-    return spaced(texts, start, end)

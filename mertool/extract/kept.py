@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +15,7 @@ from mertool import media
 from mertool.config import to_dict
 from mertool.errors import DataError
 from mertool.extract.worker import stamp_of
-from mertool.files import cannot_write, to_json, write_text
+from mertool.files import to_json, whole, write_text
 from mertool.processes import one_thread
 from mertool.transcripts import Transcript, asr, files, recognise, write
 from mertool.transcripts.voice import RATE, Activity, activity
@@ -81,14 +80,9 @@ class Kept:
             return media.audio_blocks(clip.media, RATE, clip.start, clip.end)
 
         found = activity(read)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with open(temporary, "wb") as file:
-                stretches = np.array(found.stretches, np.float64).reshape(-1, 2)
-                np.savez(file, stretches=stretches, levels=found.levels)
-            os.replace(temporary, path)
-        except OSError as error:
-            raise cannot_write(path, error) from error
+        stretches = np.array(found.stretches, np.float64).reshape(-1, 2)
+        with whole(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, stretches=stretches, levels=found.levels)
         return found
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mertool.errors import DataError, UsageError
-from mertool.transcripts import Cue, Transcript, moved
+from mertool.transcripts import Cue, Transcript, clamped, moved, part_of
 from mertool.transcripts.sentences import sentence_ends
 from mertool.transcripts.voice import Activity, cut, utterances, widened
 from mertool.types import Clip, Word
@@ -132,11 +132,7 @@ def _clip(clip: Clip, piece: _Piece, names: dict[str, int]) -> Clip:
         name += f"_{names[name]}"
     words = None
     if piece.words is not None:
-        inside = [
-            replace(w, start=min(max(w.start, start), end), end=min(max(w.end, start), end))
-            for w in piece.words
-        ]
-        words = moved(inside, -start)
+        words = moved([clamped(word, start, end) for word in piece.words], -start)
     # The names of speakers in a transcript are not taken over: those of two recordings may be the
     # same where the speakers are not.
     return replace(
@@ -177,24 +173,22 @@ class _Line:
         line = _Line("", [], [], [], [], [], [])
         for cue in transcript.cues if transcript else ():
             words = list(cue.words) or _estimated(cue)
-            spans = split_words(cue.text)
-            inside = [i for i, w in enumerate(words) if start <= (w.start + w.end) / 2 < end]
-            if not inside:
+            part = part_of(cue.text, words, start, end)
+            if part is None:
                 continue
-            first, last = inside[0], inside[-1]
-            a = 0 if first == 0 else spans[first][0]
-            b = len(cue.text) if last == len(spans) - 1 else spans[last + 1][0]
+            mine, characters = part
+            inside = words[mine]
             line.text += " " if line.text else ""
             line.begins.append(len(line.text))
-            own = (words[first].start, words[last].end)
             whole = cue.start is not None and cue.end is not None and len(inside) == len(words)
+            own = (inside[0].start, inside[-1].end)
             line.times.append((cue.start, cue.end) if whole else own)
-            shift = len(line.text) - a
-            line.spans += [(x + shift, y + shift) for x, y in spans[first : last + 1]]
-            line.words += words[first : last + 1]
-            line.sure += [bool(cue.words)] * (last + 1 - first)
-            line.cue += [len(line.times) - 1] * (last + 1 - first)
-            line.text += cue.text[a:b].strip()
+            shift = len(line.text) - characters.start
+            line.spans += [(x + shift, y + shift) for x, y in split_words(cue.text)[mine]]
+            line.words += inside
+            line.sure += [bool(cue.words)] * len(inside)
+            line.cue += [len(line.times) - 1] * len(inside)
+            line.text += cue.text[characters].strip()
         return line
 
     def cues(self) -> list[_Piece]:

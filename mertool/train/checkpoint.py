@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from torch import nn
 from mertool.config import resolve, settings_of, to_dict
 from mertool.data import Normaliser
 from mertool.errors import DataError
-from mertool.files import cannot_write
+from mertool.files import whole
 from mertool.registry import registry
 from mertool.types import DataSpec, Label
 
@@ -82,15 +81,11 @@ def save(path: Path, trained: Trained) -> None:
         "alignment": trained.alignment,
         "baseline": trained.baseline,
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        save_file(tensors, temporary, {"mertool": json.dumps(meta)})
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, SafetensorError):
-            error = OSError(0, str(error))
-        raise cannot_write(path, error) from error
+    with whole(path) as temporary:
+        try:
+            save_file(tensors, temporary, {"mertool": json.dumps(meta)})
+        except SafetensorError as error:
+            raise OSError(0, str(error)) from error
 
 
 def load(path: str | Path, device: torch.device) -> Trained:

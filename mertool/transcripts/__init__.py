@@ -65,3 +65,35 @@ class Transcript:
 def moved(words: Sequence[Word], seconds: float) -> list[Word]:
     """The words, `seconds` later."""
     return [replace(w, start=w.start + seconds, end=w.end + seconds) for w in words]
+
+
+def clamped(word: Word, low: float, high: float) -> Word:
+    """The word without what of it lies before `low` or behind `high`."""
+    start, end = (min(max(time, low), high) for time in (word.start, word.end))
+    return replace(word, start=start, end=end)
+
+
+def part_of(
+    text: str, words: Sequence[Word], low: float, high: float
+) -> tuple[slice, slice] | None:
+    """What of a text is said between two times: a word is, if its middle lies there.
+
+    Args:
+        text: The text.
+        words: One for each of `split_words(text)`, with times.
+        low: From this time on.
+        high: Before this time.
+
+    Returns:
+        The words, and their characters: what stands between two words, a dash say, goes with the
+        first of them. None where there is no word.
+    """
+    if not words or words[-1].end < low or words[0].start >= high:  # most of a long recording's
+        return None
+    inside = [i for i, word in enumerate(words) if low <= (word.start + word.end) / 2 < high]
+    if not inside:
+        return None
+    spans, first, last = split_words(text), inside[0], inside[-1]
+    a = 0 if first == 0 else spans[first][0]
+    b = len(text) if last == len(spans) - 1 else spans[last + 1][0]
+    return slice(first, last + 1), slice(a, b)

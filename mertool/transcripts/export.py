@@ -82,7 +82,7 @@ def export(
     out = Path(out)
     report = ExportReport(str(out), kind)
     with FeatureFile(features) as file:
-        recordings = _recordings(file.clip(i, rows=False) for i in range(len(file)))
+        recordings = _recordings(file.clips(rows=False))
     ready, timeless = [], []
     for recording in recordings:
         transcript = _transcript(recording, report)

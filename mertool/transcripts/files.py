@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from dataclasses import replace
 from pathlib import Path
 
 from mertool.errors import DataError
-from mertool.transcripts import Cue, Transcript, moved, textgrid
+from mertool.transcripts import Cue, Transcript, clamped, moved, part_of, textgrid
 from mertool.transcripts.formats import PARSERS, Content, Stretch, is_json_transcript
 from mertool.transcripts.spelling import plain, timed
 from mertool.transcripts.times import Oddities, filled, mended
@@ -36,15 +37,24 @@ def read(path: str | Path) -> Transcript:
         DataError: There is no such file, or it is none of these.
     """
     path = Path(path)
-    parse = _PARSERS.get(path.suffix.lower())
-    if parse is None:
+    if path.suffix.lower() not in _PARSERS:
         raise DataError(
             f'No transcript has the suffix "{path.suffix}".',
             str(path),
             f"Known are {' '.join(SUFFIXES)}; docs/words.md has the formats.",
         )
+    try:
+        stat = os.stat(path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    found = _read(path, stat.st_size, stat.st_mtime_ns)
+    return replace(found, cues=list(found.cues), notes=list(found.notes))
+
+
+@functools.lru_cache(maxsize=4)  # clips of one recording come one after the other
+def _read(path: Path, size: int, changed: int) -> Transcript:
     text, odd_bytes = _decoded(path)
-    content = parse(text, path)
+    content = _PARSERS[path.suffix.lower()](text, path)
     transcript = _settled(content)
     notes = content.odd.notes()
     if odd_bytes:
@@ -107,9 +117,8 @@ def give(clip: Clip, transcript: Transcript, length: float | None = None) -> tup
     words, text = part.words, part.text
     if clip.text:
         text, words = clip.text, _times_for(clip.text, words, notes)
-    end = None if high == float("inf") else high - clip.start
     if words is not None:
-        words = [_inside(word, end) for word in moved(words, -clip.start)]
+        words = [clamped(word, 0.0, high - clip.start) for word in moved(words, -clip.start)]
     language = clip.language or (transcript.language if text else "")
     return replace(clip, text=text, words=words if text else None, language=language), notes
 
@@ -120,9 +129,7 @@ def _decoded(path: Path) -> tuple[str, str]:
         with open(path, "rb") as file:
             data = file.read(_LARGEST + 1)
     except OSError as error:
-        raise DataError(
-            "The transcript cannot be read.", f"{path}: {error.strerror}", "Check the path."
-        ) from error
+        raise _unreadable(path, error) from error
     if len(data) > _LARGEST:
         raise DataError(
             "The transcript is too large.",
@@ -134,6 +141,12 @@ def _decoded(path: Path) -> tuple[str, str]:
         return data.decode("utf-16" if utf16 else "utf-8-sig"), ""
     except UnicodeDecodeError:
         return data.decode("cp1252", "replace"), "not in UTF-8; read as Windows-1252"
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    return DataError(
+        "The transcript cannot be read.", f"{path}: {error.strerror}", "Check the path."
+    )
 
 
 def _is_transcript(path: Path) -> bool:
@@ -219,17 +232,11 @@ def _ends(cue: Stretch, words: list[Word], odd: Oddities) -> tuple[float | None,
 def _part(cue: Cue, low: float, high: float, whole: bool) -> Cue | None:
     """What of a cue lies between two times of the recording; None = nothing."""
     if cue.words:
-        if cue.words[-1].end < low or cue.words[0].start >= high:  # most of a long recording's
+        part = part_of(cue.text, cue.words, low, high)
+        if part is None:
             return None
-        spans = split_words(cue.text)
-        inside = [i for i, w in enumerate(cue.words) if low <= (w.start + w.end) / 2 < high]
-        if not inside:
-            return None
-        first, last = inside[0], inside[-1]
-        # What stands between two words, a dash say, goes with the first of them.
-        a = 0 if first == 0 else spans[first][0]
-        b = len(cue.text) if last == len(spans) - 1 else spans[last + 1][0]
-        return replace(cue, text=cue.text[a:b].strip(), words=cue.words[first : last + 1])
+        words, characters = part
+        return replace(cue, text=cue.text[characters].strip(), words=cue.words[words])
     if cue.start is None or cue.end is None:
         return cue if whole else None
     return cue if low <= (cue.start + cue.end) / 2 < high else None
@@ -259,9 +266,3 @@ def _times_for(text: str, words: list[Word] | None, notes: list[str]) -> list[Wo
         )
         return None
     return [replace(word, text=own) for own, word in zip(texts, words, strict=True)]
-
-
-def _inside(word: Word, end: float | None) -> Word:
-    high = word.end if end is None else min(word.end, end)
-    start = max(0.0, min(word.start, high))
-    return replace(word, start=start, end=max(start, high))

@@ -82,19 +82,31 @@ class Sphinx:
         return Transcript(ordered(cues), language or "en")
 
     def _words(self, start: float, sound: np.ndarray) -> list[Word]:
-        samples = np.clip(np.rint(sound * 32768.0), -32768, 32767).astype("<i2")
         self._decoder.start_utt()
-        self._decoder.process_raw(samples.tobytes(), full_utt=True)
+        self._decoder.process_raw(pcm16(sound), full_utt=True)
         self._decoder.end_utt()
         found = []
         for part in self._decoder.seg() or ():
             if part.word[0] in "<[":  # silence and noises
                 continue
-            text = re.sub(r"\(\d+\)$", "", part.word)  # "to(2)": a second pronunciation
             edges = part.start_frame / _FRAMES, (part.end_frame + 1) / _FRAMES
             a, b = (start + min(edge, len(sound) / RATE) for edge in edges)
-            found.append(Word(text, a, b, min(1.0, max(0.0, part.prob))))
+            found.append(Word(plain(part.word), a, b, min(1.0, max(0.0, part.prob))))
         return found
+
+
+def pcm16(sound: np.ndarray) -> bytes:
+    """(S,) float32 in [-1, 1) as pocketsphinx takes it: 16 bits, little-endian."""
+    return np.clip(np.rint(sound * 32768.0), -32768, 32767).astype("<i2").tobytes()
+
+
+def plain(word: str) -> str:
+    """A word without the number of its pronunciation.
+
+    >>> plain("to(2)")
+    'to'
+    """
+    return re.sub(r"\(\d+\)$", "", word)
 
 
 def _english(language: str) -> bool:

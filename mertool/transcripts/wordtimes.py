@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from mertool.transcripts import clamped
 from mertool.types import Word
 from mertool.words import split_words
 
@@ -18,11 +19,15 @@ def characters(tokenizer: Any, tokens: Sequence[int]) -> tuple[str, list[int]]:
     Returns:
         The text; (n + 1) counts, the first 0. A token may end amidst a character.
     """
-    decode: Callable[[list[int]], str] = lambda ids: tokenizer.decode(  # noqa: E731
-        ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
-    ).rstrip("\ufffd")
-    counts = [len(decode(list(tokens[:i]))) for i in range(len(tokens) + 1)]
-    return decode(list(tokens)), np.maximum.accumulate(counts).tolist()
+
+    def decoded(count: int) -> str:
+        text = tokenizer.decode(
+            list(tokens[:count]), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return text.rstrip("\ufffd")
+
+    counts = [len(decoded(count)) for count in range(len(tokens) + 1)]
+    return decoded(len(tokens)), np.maximum.accumulate(counts).tolist()
 
 
 def words_of(
@@ -61,6 +66,5 @@ def within(words: Sequence[Word], stretches: Sequence[tuple[float, float]]) -> I
     for word in words:
         heard = [(a, b) for a, b in stretches if a < word.end and b > word.start]
         if heard:
-            start, end = max(word.start, heard[0][0]), min(word.end, heard[-1][1])
-            word = Word(word.text, start, end, word.score)
+            word = clamped(word, heard[0][0], heard[-1][1])
         yield word

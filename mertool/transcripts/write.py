@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mertool.files import cannot_write, to_json, write_text
+from mertool.files import to_json, whole, write_text
 from mertool.transcripts import Transcript
 from mertool.words import split_words
 
@@ -106,11 +105,6 @@ def save_textgrid(path: Path, transcript: Transcript) -> list[str]:
         ("utterances", utterances),
     ):
         grid.addTier(textgrid.IntervalTier(name, entries, grid.minTimestamp, grid.maxTimestamp))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with whole(path) as temporary:
         grid.save(str(temporary), format="long_textgrid", includeBlankSpaces=True)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise cannot_write(path, error) from error
     return [f"{kind}: {count}" for kind, count in notes.items()]

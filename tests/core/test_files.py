@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mertool.errors import OutputError
-from mertool.files import sha256, to_csv, to_json, write_text
+from mertool.files import sha256, to_csv, to_json, whole, write_text
 
 
 @dataclass
@@ -43,3 +43,15 @@ def test_written_whole_or_not_at_all(tmp_path, monkeypatch):
 def test_sha256_of_the_empty_file(tmp_path):
     (tmp_path / "x").touch()
     assert sha256(tmp_path / "x").startswith("e3b0c44298fc1c14")
+
+
+def test_nothing_is_left_where_writing_fails(tmp_path):
+    path = tmp_path / "a.bin"
+    path.write_text("old")
+    with pytest.raises(KeyError), whole(path) as temporary:
+        temporary.write_text("half")
+        raise KeyError
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+    with whole(path) as temporary:
+        temporary.write_text("new")
+    assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]

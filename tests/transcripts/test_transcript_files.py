@@ -636,3 +636,14 @@ def test_every_clip_of_a_recording_tells_what_is_odd(put):
     made = put("a.json", WHISPERX)
     for clip in (Clip("a", end=2.0), Clip("b", start=2.0)):
         assert give(clip, made)[1] == made.notes != []
+
+
+def test_who_changes_a_transcript_changes_his_own(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("well")
+    first = read(path)
+    first.notes.append("mine")
+    first.cues.clear()
+    first.language = "de"
+    again = read(path)
+    assert (again.text, again.notes, again.language) == ("well", [], "")
